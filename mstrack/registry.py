@@ -1,0 +1,67 @@
+"""The catalogue: four tables of `name: "module:object"`, and the one function that reads them.
+
+A name that holds a colon is imported directly (`my_package.data:my_set`), so third parties need no line here.
+"""
+
+import difflib
+import importlib
+from typing import Any
+
+from mstrack.errors import UserError
+
+MODELS = {
+    "mst-b256": "mstrack.models.mst:mst_b256",
+    "mst-b384": "mstrack.models.mst:mst_b384",
+    "mst-tiny": "mstrack.models.mst:mst_tiny",
+    "ostrack-b256": "mstrack.models.ostrack:ostrack_b256",
+    "ostrack-b384": "mstrack.models.ostrack:ostrack_b384",
+    "ostrack-tiny": "mstrack.models.ostrack:ostrack_tiny",
+}
+
+DATASETS = {
+    "synthetic": "mstrack.data.synthetic:load",
+}
+
+TUNINGS = {
+    "full": "mstrack.tuning.base:FullFineTuning",
+    "momentum": "mstrack.tuning.momentum:ScalarMomentum",
+    "mst": "mstrack.tuning.momentum:MST",
+}
+
+METRICS = {
+    "ope": "mstrack.metrics.ope",
+}
+
+TABLES = {"models": MODELS, "datasets": DATASETS, "tunings": TUNINGS, "metrics": METRICS}
+
+
+def resolve(kind: str, name: str) -> Any:
+    """Import the object that `name` stands for.
+
+    Args:
+        kind: One of the tables: `models`, `datasets`, `tunings`, `metrics`.
+        name: A name in that table, or `module:object` of your own.
+
+    Raises:
+        UserError: No such name (with the nearest name and the list), or nothing importable there.
+    """
+    table = TABLES[kind]
+    target = table.get(name, name if ":" in name else None)
+    if target is None:
+        raise UserError(unknown(kind.removesuffix("s"), name, table) + " `module:object` of your own works too.")
+    module, _, attribute = target.partition(":")
+    try:
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
+    except (ImportError, AttributeError) as error:
+        if name in table:
+            raise
+        raise UserError(f"{kind.removesuffix('s')} '{name}' cannot be imported: {error}") from error
+
+
+def unknown(what: str, given: str, known: Any) -> str:
+    """The sentence for an unknown name: what was given, the nearest, and the list."""
+    names = sorted(known)
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    nearest = f" Did you mean '{close[0]}'?" if close else ""
+    return f"unknown {what} '{given}'.{nearest} Known: {', '.join(names)}."
