@@ -1,0 +1,238 @@
+"""What a run is: five checked sections, read from a YAML recipe and `key=value` overrides. Nothing has a default elsewhere."""
+
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mstrack.errors import UserError
+from mstrack.registry import unknown
+
+
+class Section(BaseModel):
+    """A part of a configuration: read-only, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """The network and where its weights come from."""
+
+    name: str = Field(description="a name of `mst list models`, or module:object")
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the constructor")
+    weights: str | None = Field(None, description="checkpoint file or the name of a shipped weight; none: random weights")
+
+
+class Source(Section):
+    """Sequences of one dataset."""
+
+    name: str = Field(description="a name of `mst list datasets`, or module:function")
+    split: str = Field(description="which of the dataset's splits")
+    root: Path | None = Field(None, description="its folder; none: where the dataset itself says")
+    weight: float = Field(1.0, gt=0, description="how often it is drawn, relative to the other sources")
+    arguments: dict[str, Any] = Field({}, description="further keyword arguments of the dataset function")
+
+
+class Jitter(Section):
+    """Random displacement of the box that a crop is taken around (`facts`: OSTrack's centre and scale jitter)."""
+
+    centre: float = Field(0.0, ge=0, description="largest displacement, in target sizes")
+    scale: float = Field(0.0, ge=0, description="standard deviation of the logarithm of the size factor")
+
+
+class DataConfig(Section):
+    """Which sequences are read, how pairs are drawn from them, and how they are varied."""
+
+    modality: Literal["rgb", "event", "depth", "thermal"] = Field(description="the second modality")
+    train: tuple[Source, ...] = Field(min_length=1, description="sources of training pairs")
+    val: tuple[Source, ...] = Field((), description="sources of validation pairs and clips; never a test split")
+    max_gap: int = Field(200, ge=1, description="largest distance of template and search frame")
+    min_frames: int = Field(20, ge=2, description="shorter sequences are left out")
+    template_jitter: Jitter = Jitter()
+    search_jitter: Jitter = Jitter(centre=3.0, scale=0.25)
+    grayscale: float = Field(0.05, ge=0, le=1, description="probability that the colour image turns grey, in both crops")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a mirror image of both crops")
+    independent_flip: float = Field(0.5, ge=0, le=1, description="probability of a mirror image of each crop on its own")
+    brightness: float = Field(0.2, ge=0, lt=1, description="factor in 1 +- this, one for both modalities of a crop")
+    photometric: float = Field(0.0, ge=0, lt=1, description="contrast and brightness in 1 +- this, each modality its own")
+    modality_dropout: float = Field(0.0, ge=0, le=1, description="probability that a pair loses one of its modalities")
+    cache: float = Field(1.0, ge=0, description="GB of decoded frames that each loading process keeps")
+
+
+class TuningConfig(Section):
+    """The tuning method and which parameters it moves."""
+
+    name: str = Field("full", description="a name of `mst list tunings`, or module:class")
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the method")
+    parameters: dict[str, float] = Field(
+        {"*": 1.0}, description="name pattern: learning-rate factor, 0 freezes; the first match counts, all must match"
+    )
+
+
+class LossWeights(Section):
+    """Weights of the loss terms (OSTrack's)."""
+
+    focal: float = 1.0
+    giou: float = 2.0
+    l1: float = 5.0
+
+
+class TrainConfig(Section):
+    """The optimisation. `batch` is the global batch: over all processes and accumulated steps."""
+
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    betas: tuple[float, float] | None = Field(None, description="of AdamW; none: what the tuning method asks for")
+    epochs: int = Field(ge=1)
+    samples: int = Field(ge=1, description="training pairs in an epoch")
+    batch: int = Field(ge=1)
+    accumulate: int = Field(1, ge=1, description="parts that a process's share of the batch is computed in")
+    schedule: Literal["step", "cosine"] = "step"
+    warmup: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
+    drop_epoch: int | None = Field(None, ge=1, description="`step`: epochs after which the rate is multiplied")
+    drop_factor: float = Field(0.1, gt=0, description="`step`: by this")
+    clip: float = Field(0.1, gt=0, description="largest norm of the whole gradient")
+    losses: LossWeights = LossWeights()
+    box_at: Literal["peak", "target"] = Field("peak", description="cell whose box enters the loss: predicted or true")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = Field(0, ge=0)
+    validate_every: int = Field(1, ge=1, description="epochs between validations (and after the last)")
+    val_samples: int = Field(1000, ge=0, description="validation pairs")
+    val_clips: int = Field(0, ge=0, description="validation sequences that are tracked for a success rate")
+    val_frames: int = Field(20, ge=2, description="frames of each such clip")
+
+
+class RunConfig(Section):
+    """Where and how it runs; nothing here changes a number."""
+
+    out: Path = Field(Path("runs/unnamed"), description="folder of the run")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, or auto")
+    workers: int = Field(2, ge=0, description="loading processes per training process; 0: none")
+    save_every: int = Field(500, ge=1, description="optimizer steps between saved states")
+    log_every: int = Field(20, ge=1, description="optimizer steps between log lines, where the device is waited for")
+    tensorboard: bool = True
+
+
+class Config(Section):
+    """A whole run."""
+
+    model: ModelConfig
+    data: DataConfig
+    tuning: TuningConfig = TuningConfig()
+    train: TrainConfig
+    run: RunConfig = RunConfig()
+
+
+def load_config(recipe: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
+    """Defaults < recipe < overrides, checked.
+
+    Args:
+        recipe: A YAML file, the name of a shipped recipe (`mst-tiny-thermal`), or a mapping.
+        overrides: `section.key=value`, the value in YAML.
+
+    Raises:
+        UserError: Every unknown key with its nearest name, every missing key and wrong value, with dotted keys.
+    """
+    tree = read_recipe(recipe)
+    for text in overrides:
+        _override(tree, text)
+    return check_config(tree, source=str(recipe) if isinstance(recipe, (str, Path)) else "configuration")
+
+
+def check_config(tree: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Build a `Config` from nested mappings; all errors at once."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise UserError(f"{source}: {error.error_count()} problem(s)\n{problems}") from error
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files("mstrack") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def read_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as nested dictionaries, unchecked."""
+    if isinstance(recipe, Mapping):
+        return yaml.safe_load(yaml.safe_dump(dict(recipe)))
+    path = Path(recipe)
+    try:
+        text = path.read_text() if path.is_file() else _shipped_recipe(path)
+        tree = yaml.safe_load(text)
+    except OSError as error:
+        raise UserError(f"recipe {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"recipe {path} holds {type(tree).__name__}, expected the sections {_names(Config)}.")
+    return tree
+
+
+def _shipped_recipe(path: Path) -> str:
+    name = path.name.removesuffix(".yaml")
+    if name not in recipe_names():
+        raise UserError(f"no file {path}, and " + unknown("recipe", name, recipe_names()))
+    return (resources.files("mstrack") / "recipes" / f"{name}.yaml").read_text()
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    """Put one `section.key=value` into the tree."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"override '{text}' is not of the form section.key=value, for example train.lr=3e-4.")
+    *parents, last = key.strip().split(".")
+    node: Any = tree
+    try:
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        parsed = yaml.safe_load(value)
+        if isinstance(node, list):
+            node[int(last)] = parsed
+        else:
+            node[last] = parsed
+    except yaml.YAMLError as error:
+        raise UserError(f"override '{text}': the value is not YAML: {error}") from error
+    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"override '{text}': '{key}' leads through a value that has no such part.") from error
+
+
+def _explain(problem: Any) -> str:
+    """One validation problem in a line: dotted key, what is wrong, the nearest name for an unknown key."""
+    location = problem["loc"]
+    key = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        parent = ".".join(str(part) for part in location[:-1])
+        known = _fields_at(location[:-1])
+        return f"{key}: " + unknown(f"key of {parent or 'a recipe'}", str(location[-1]), known)
+    if problem["type"] == "missing":
+        return f"{key}: missing, expected by every recipe."
+    return f"{key}: {problem['msg']}, given {problem['input']!r}."
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    """Field names of the section at a location of an error."""
+    section: Any = Config
+    for part in location:
+        if isinstance(part, str) and part in section.model_fields:
+            annotation = section.model_fields[part].annotation
+            section = next((a for a in (annotation, *get_args(annotation)) if _is_section(a)), section)
+    return list(section.model_fields)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _names(section: type[Section]) -> str:
+    return ", ".join(section.model_fields)

@@ -1,0 +1,89 @@
+"""`torch.distributed` as torchrun starts it; one process without it."""
+
+import os
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from mstrack.errors import UserError
+
+
+class Place(NamedTuple):
+    """Where this process stands among all."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+
+def start(device: str = "auto") -> Place:
+    """Join the other processes if torchrun started this one.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`: this process's GPU where there is one.
+
+    Raises:
+        UserError: No such device.
+        RuntimeError: The group has another size than torchrun said: never train as several lonely processes.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    chosen = choose_device(device)
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    if world > 1 and (dist.get_world_size() != world or dist.get_rank() != rank):
+        raise RuntimeError(f"torchrun said rank {rank} of {world}, the group says {dist.get_rank()} of {dist.get_world_size()}")
+    return Place(rank, world, chosen)
+
+
+def stop() -> None:
+    """Leave the group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """The device of that name; `auto` is this process's GPU, or the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"unknown device '{device}'. Known: cpu, cuda, cuda:N, auto.") from error
+    if chosen.type != "cuda":
+        return chosen
+    if not torch.cuda.is_available():
+        raise UserError(f"device '{device}' was asked for, and this machine has no usable GPU. Use device cpu or auto.")
+    index = chosen.index if chosen.index is not None else int(os.environ.get("LOCAL_RANK", 0))
+    if index >= torch.cuda.device_count():
+        raise UserError(f"device cuda:{index} was asked for, and this machine has {torch.cuda.device_count()} GPU(s).")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def any_rank(flag: torch.Tensor) -> torch.Tensor:
+    """A bool tensor that is True where it is True on any rank; stays on the device."""
+    if not dist.is_initialized():
+        return flag
+    shared = flag.to(torch.float32)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return shared > 0
+
+
+def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Elementwise mean of a tensor over the ranks."""
+    if not dist.is_initialized():
+        return values
+    dist.all_reduce(values)
+    return values / dist.get_world_size()
+
+
+def wait() -> None:
+    """Let all ranks arrive here."""
+    if dist.is_initialized():
+        dist.barrier()

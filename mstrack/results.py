@@ -1,0 +1,92 @@
+"""Result folders: a text file of boxes per sequence, one of confidences, and `run.json` saying what made them."""
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mstrack.errors import UserError
+
+
+class Track(NamedTuple):
+    """What a tracker said of one sequence of N frames; row 0 is the given box."""
+
+    boxes: NDArray[np.float64]
+    """(N, 4) x, y, w, h in pixels."""
+    confidence: NDArray[np.float64]
+    """(N,) in [0, 1], 1 for the given box."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it, so that it is whole or absent.
+
+    Raises:
+        UserError: The folder cannot be written or the disk is full; an older file of that name is intact.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror or error}. What was there before is intact.") from error
+
+
+def write_track(folder: Path, sequence: str, track: Track) -> None:
+    """Save one sequence: `<sequence>_confidence.txt`, then `<sequence>.txt` (x,y,w,h per line), which marks it as done."""
+    write_text(folder / f"{sequence}_confidence.txt", "".join(f"{value:.6f}\n" for value in track.confidence))
+    lines = (",".join(f"{value:.4f}" for value in row) for row in track.boxes)
+    write_text(folder / f"{sequence}.txt", "".join(f"{line}\n" for line in lines))
+
+
+def read_track(folder: Path, sequence: str) -> Track | None:
+    """What `write_track` saved, or None where there is no result; commas, tabs and spaces all separate."""
+    path = folder / f"{sequence}.txt"
+    if not path.is_file():
+        return None
+    boxes = _read_numbers(path, columns=4)
+    confidence_path = folder / f"{sequence}_confidence.txt"
+    confidence = _read_numbers(confidence_path, columns=1)[:, 0] if confidence_path.is_file() else np.ones(len(boxes))
+    return Track(boxes, confidence)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Save JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}). Remove it, or name another folder.") from error
+
+
+def _read_numbers(path: Path, columns: int) -> NDArray[np.float64]:
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = [float(part) for part in re.split(r"[,;\s]+", line.strip())]
+        except ValueError:
+            values = []
+        if len(values) != columns:
+            raise UserError(f"{path}, line {number}: expected {columns} number(s), found '{line.strip()}'.")
+        rows.append(values)
+    return np.array(rows, dtype=np.float64).reshape(-1, columns)

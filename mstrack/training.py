@@ -1,0 +1,424 @@
+"""`train()`: from a configuration to a checkpoint. The loop, one function per phase, read top to bottom."""
+
+import dataclasses
+import datetime
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mstrack import __version__, checkpoint, distributed
+from mstrack.config import Config, Source, dump_config, load_config
+from mstrack.data import Sequence, load_sequences
+from mstrack.data.augment import NONE, Augmentation
+from mstrack.data.sampling import Batch, PairDataset, Pairing, batches_of, load_batches, vary
+from mstrack.distributed import Place
+from mstrack.errors import UserError
+from mstrack.losses import tracking_losses
+from mstrack.metrics import ope
+from mstrack.models import create_model
+from mstrack.models.blocks import normalise
+from mstrack.registry import resolve
+from mstrack.results import write_text
+from mstrack.tracker import follow
+from mstrack.tuning import TunedAdamW
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what is to be said)."""
+
+VALIDATION_SEED = 1_000_003
+
+
+class TrainingError(RuntimeError):
+    """The run cannot go on: the loss is not finite. Exit code 1."""
+
+
+def train(
+    recipe: Config | str | Path | Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    progress: Progress | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Train as a recipe says; a run that was interrupted goes on where its last saved state stands.
+
+    Args:
+        recipe: A `Config`, a YAML file, the name of a shipped recipe, or a mapping.
+        overrides: `section.key=value`.
+        progress: Called after each step.
+        interrupted: Asked after each step; when true the state is saved and the run returns.
+
+    Returns:
+        The checkpoint `model.safetensors` in the folder of the run.
+
+    Raises:
+        UserError: Anything wrong with the recipe, the data, the weights or the folder.
+        TrainingError: The loss is not finite; names the sequences of the batches at fault.
+    """
+    config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
+    place = distributed.start(config.run.device)
+    try:
+        return _run(config, place, progress or (lambda done, total, text: None), interrupted)
+    finally:
+        distributed.stop()
+
+
+def _run(config: Config, place: Place, progress: Progress, interrupted: Callable[[], bool]) -> Path:
+    out, settings = config.run.out, config.train
+
+    # ---- what is trained on what
+    torch.manual_seed(settings.seed)
+    network = build_model(config).to(place.device)
+    optimizer = build_optimizer(network, config)
+    pairs = pair_dataset(config, network, config.data.train, settings.seed, training=True)
+    share = _share(config, place)
+    model: nn.Module = DistributedDataParallel(network) if place.world > 1 else network
+
+    # ---- where the run stands
+    steps_per_epoch = settings.samples // settings.batch
+    if steps_per_epoch < 1:
+        raise UserError(f"train.samples = {settings.samples} is less than one batch (train.batch = {settings.batch}).")
+    total = steps_per_epoch * settings.epochs
+    step, best = _resume(config, network, optimizer, place)
+    journal = _Journal(out, step, config, place)
+    watch = _Watch(place.device)
+    saved = step
+    stopping = False
+
+    # ---- the loop
+    while step < total and not stopping:
+        epoch, done = divmod(step, steps_per_epoch)
+        plan = batches_of(settings.samples, settings.batch, place.rank, place.world, skip=done)
+        micro = [part for batch in plan for part in _split(batch, share)]
+        loader = load_batches(pairs, epoch, micro, config.run.workers, pin=place.device.type == "cuda")
+        _set_mode(network)
+        while step < (epoch + 1) * steps_per_epoch and not stopping:
+            torch.manual_seed(hash((settings.seed, step, place.rank)) & 0x7FFFFFFF)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate(step, steps_per_epoch, config)
+            for part in range(settings.accumulate):
+                batch = next(loader)
+                last = part == settings.accumulate - 1
+                terms = _backward(model, batch, config, place, sync=last)
+                watch.add(terms, batch.names)
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+            bad = distributed.any_rank(~torch.isfinite(norm) | ~watch.finite())
+            optimizer.step(skip=bad)
+            optimizer.zero_grad()
+            watch.mark(bad)
+            step += 1
+
+            stopping = interrupted() if place.world == 1 else False
+            if step % config.run.log_every == 0 or step % steps_per_epoch == 0 or stopping:
+                stopping = bool(distributed.any_rank(torch.tensor(interrupted(), device=place.device)))
+                values = watch.read()
+                journal.write(step, {f"train/{k}": v for k, v in values.items()} | {"lr": optimizer.param_groups[0]["lr"]})
+                progress(step, total, f"loss {values['total']:.3f}")
+            else:
+                progress(step, total, "")
+            if stopping or step - saved >= config.run.save_every:
+                _save_state(config, network, optimizer, step, best, place)
+                saved = step
+
+        # ---- the end of an epoch
+        if step % steps_per_epoch == 0 and not stopping:
+            epoch = step // steps_per_epoch
+            if epoch % settings.validate_every == 0 or step == total:
+                scores = validate(network, config, place)
+                journal.write(step, {f"val/{k}": v for k, v in scores.items()})
+                progress(step, total, ", ".join(f"val {k} {v:.2f}" for k, v in scores.items()))
+                if "SR" in scores and scores["SR"] > best:
+                    best = scores["SR"]
+                    _save_model(out / "best.safetensors", network, config, step, scores, place)
+                if step == total:
+                    _save_model(out / "model.safetensors", network, config, step, scores, place)
+            _save_state(config, network, optimizer, step, best, place)
+            saved = step
+    journal.close()
+    return out / "model.safetensors"
+
+
+# ---------------------------------------------------------------- before the loop
+def build_model(config: Config) -> nn.Module:
+    """The network with its weights loaded, on the CPU."""
+    network = create_model(config.model.name, **config.model.arguments)
+    if config.model.weights is not None:
+        checkpoint.load_into(network, config.model.weights)
+    return network
+
+
+def build_optimizer(network: nn.Module, config: Config) -> TunedAdamW:
+    """AdamW under the configured tuning method; frozen parameters get `requires_grad` off."""
+    try:
+        tuning = resolve("tunings", config.tuning.name)(**config.tuning.arguments)
+        return TunedAdamW(
+            network.named_parameters(),
+            tuning,
+            lr=config.train.lr,
+            weight_decay=config.train.weight_decay,
+            betas=config.train.betas,
+            patterns=list(config.tuning.parameters.items()),
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"tuning '{config.tuning.name}': {error}") from error
+
+
+def pair_dataset(config: Config, network: nn.Module, sources: Iterable[Source], seed: int, training: bool) -> PairDataset:
+    """Training pairs of the configured sources, in the network's sizes; without variation when not `training`."""
+    data = config.data
+    pairing = Pairing(
+        template_size=network.template_size,
+        search_size=network.search_size,
+        template_factor=network.template_factor,
+        search_factor=network.search_factor,
+        template_jitter=(data.template_jitter.centre, data.template_jitter.scale),
+        search_jitter=(data.search_jitter.centre, data.search_jitter.scale),
+        max_gap=data.max_gap,
+        min_frames=data.min_frames,
+        modalities=network.modalities,
+    )
+    chosen = {field.name: getattr(data, field.name) for field in dataclasses.fields(Augmentation)}
+    groups = [(read_source(source, config), source.weight) for source in sources]
+    return PairDataset(groups, pairing, Augmentation(**chosen) if training else NONE, seed, data.cache * 1e9)
+
+
+def read_source(source: Source, config: Config) -> list[Sequence]:
+    """The sequences of one source of a configuration."""
+    return load_sequences(source.name, source.split, source.root, config.data.modality, source.arguments)
+
+
+def rate(step: int, steps_per_epoch: int, config: Config) -> float:
+    """Factor of the learning rate at a step (from 0): warm-up, then steps or a cosine down to 0."""
+    settings = config.train
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    if settings.schedule == "cosine":
+        total = steps_per_epoch * settings.epochs
+        return 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / max(1, total - settings.warmup)))
+    dropped = settings.drop_epoch is not None and step // steps_per_epoch >= settings.drop_epoch
+    return settings.drop_factor if dropped else 1.0
+
+
+def _share(config: Config, place: Place) -> int:
+    """How many pairs a process computes at once."""
+    parts = place.world * config.train.accumulate
+    if config.train.batch % parts:
+        raise UserError(
+            f"train.batch = {config.train.batch} is the global batch and must be a multiple of processes x train.accumulate"
+            f" = {place.world} x {config.train.accumulate}."
+        )
+    return config.train.batch // parts
+
+
+def _split(batch: list[int], share: int) -> list[list[int]]:
+    return [batch[i : i + share] for i in range(0, len(batch), share)]
+
+
+# ---------------------------------------------------------------- a step
+def _set_mode(network: nn.Module) -> None:
+    """Training mode; batch norms whose weights are frozen keep their statistics too."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+            module.eval()
+
+
+def _backward(model: nn.Module, batch: Batch, config: Config, place: Place, sync: bool) -> dict[str, torch.Tensor]:
+    """Gradients of one part of the batch; the loss terms, detached."""
+    if place.world > 1:
+        model.require_backward_grad_sync = sync  # type: ignore[assignment]
+    terms = _losses(model, batch, config, place)
+    (terms["total"] / config.train.accumulate).backward()
+    return {name: value.detach() for name, value in terms.items()}
+
+
+def _losses(model: nn.Module, batch: Batch, config: Config, place: Place) -> dict[str, torch.Tensor]:
+    """Forward pass and loss terms of a batch."""
+    move = {"device": place.device, "non_blocking": True}
+    keep = batch.keep.to(**move)[:, :, None, None, None]
+    photometry = batch.photometry.to(**move)
+    template = normalise(vary(batch.template.to(**move), photometry[:, 0])) * keep
+    search = normalise(vary(batch.search.to(**move), photometry[:, 1])) * keep
+    with torch.autocast(place.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+        prediction = model(template, search)
+    weights = (config.train.losses.focal, config.train.losses.giou, config.train.losses.l1)
+    return tracking_losses(prediction, batch.boxes.to(**move), weights=weights, box_at=config.train.box_at)
+
+
+class _Watch:
+    """Loss terms and finiteness since the last look, kept on the device until they are read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.terms: list[dict[str, torch.Tensor]] = []
+        self.recent: list[tuple[str, ...]] = []
+        self.names: list[tuple[str, ...]] = []
+        self.bad: list[torch.Tensor] = []
+        self.pending: list[torch.Tensor] = []
+
+    def add(self, terms: dict[str, torch.Tensor], names: tuple[str, ...]) -> None:
+        self.terms.append(terms)
+        self.pending.append(torch.isfinite(terms["total"]))
+        self.recent.append(names)
+
+    def finite(self) -> torch.Tensor:
+        return torch.stack(self.pending).all()
+
+    def mark(self, bad: torch.Tensor) -> None:
+        self.bad.append(bad)
+        self.names.append(tuple(name for part in self.recent for name in part))
+        self.pending, self.recent = [], []
+
+    def read(self) -> dict[str, float]:
+        """Mean terms since the last call; the one place where the host waits for the device."""
+        keys = list(self.terms[0])
+        table = torch.stack([torch.stack([t[k].float() for k in keys]) for t in self.terms])
+        bad = torch.stack(self.bad).tolist()
+        if any(bad):
+            at_fault = sorted({name for flag, names in zip(bad, self.names, strict=True) if flag for name in names})
+            raise TrainingError(
+                f"the loss or its gradient was not finite in {sum(bad)} of the last {len(bad)} steps; no weight was touched by"
+                f" them. Sequences of these batches: {', '.join(at_fault)}. Look at their boxes, or lower train.lr."
+            )
+        mean = distributed.mean_over_ranks(table.mean(0)).tolist()
+        self.terms, self.bad, self.names = [], [], []
+        return dict(zip(keys, mean, strict=True))
+
+
+# ---------------------------------------------------------------- validation
+@torch.no_grad()
+def validate(network: nn.Module, config: Config, place: Place) -> dict[str, float]:
+    """Loss on held-out pairs, and the success rate (percent) of short tracked clips where the recipe asks for them."""
+    settings, scores = config.train, {}
+    if not config.data.val:
+        return scores
+    network.eval()
+    if settings.val_samples:
+        pairs = pair_dataset(config, network, config.data.val, VALIDATION_SEED, training=False)
+        own = [i for i in range(settings.val_samples) if i % place.world == place.rank]
+        size = max(1, settings.batch // place.world)
+        loader = load_batches(pairs, 0, _split(own, size), config.run.workers)
+        sums = torch.zeros(2, device=place.device, dtype=torch.float64)
+        for batch in loader:
+            loss = _losses(network, batch, config, place)["total"].double()
+            sums += torch.stack([loss, torch.ones_like(loss)]) * len(batch.names)
+        loss_sum, count = distributed.mean_over_ranks(sums).tolist()
+        scores["loss"] = loss_sum / max(count, 1e-9)
+    if settings.val_clips:
+        clips = [_head(s, settings.val_frames) for source in config.data.val for s in read_source(source, config)]
+        clips = clips[: settings.val_clips]
+        own_clips = clips[place.rank :: place.world]
+        tracked = {c.name: t for c, t in follow(network, own_clips)}
+        each = [ope.score(tracked[c.name].boxes, None, c.boxes, c.valid) for c in own_clips]
+        success = torch.tensor([sum(s.success.mean() for s in each), len(each)], device=place.device, dtype=torch.float64)
+        total, count = distributed.mean_over_ranks(success).tolist()
+        scores["SR"] = 100 * total / count
+    _set_mode(network)
+    return scores
+
+
+def _head(sequence: Sequence, frames: int) -> Sequence:
+    """The first frames of a sequence."""
+    n = min(frames, len(sequence))
+    aux = None if sequence.aux is None else sequence.aux[:n]
+    return dataclasses.replace(sequence, rgb=sequence.rgb[:n], aux=aux, boxes=sequence.boxes[:n], valid=sequence.valid[:n])
+
+
+# ---------------------------------------------------------------- what is kept
+def _resume(config: Config, network: nn.Module, optimizer: TunedAdamW, place: Place) -> tuple[int, float]:
+    """Load the last saved state of this run, if there is one: the step it stands at and the best validation score."""
+    path = config.run.out / "state.safetensors"
+    text = dump_config(config)
+    if not path.is_file():
+        if place.first:
+            write_text(config.run.out / "config.yaml", text)
+        distributed.wait()
+        return 0, -math.inf
+    state = checkpoint.load_state(path)
+    was = load_config(json.loads(state["config"]))
+    changed = [name for name in type(config).model_fields if name != "run" and getattr(was, name) != getattr(config, name)]
+    if changed:
+        raise UserError(
+            f"{config.run.out} holds a run with other settings in: {', '.join(changed)}. Name another folder (run.out=DIR),"
+            " or remove that one."
+        )
+    network.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"]), float(state["best"])
+
+
+def _save_state(config: Config, network: nn.Module, optimizer: TunedAdamW, step: int, best: float, place: Place) -> None:
+    """Everything a run needs to go on, in one atomic file."""
+    if place.first:
+        state = {
+            "step": step,
+            "best": best,
+            "config": config.model_dump_json(),
+            "model": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        checkpoint.save_state(config.run.out / "state.safetensors", state)
+    distributed.wait()
+
+
+def _save_model(path: Path, network: nn.Module, config: Config, step: int, scores: Mapping[str, float], place: Place) -> None:
+    """A checkpoint that says what made it."""
+    if not place.first:
+        return
+    provenance = {
+        "command": shlex.join(["mst", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("mst", "__main__.py") else "mstrack.train",
+        "config": json.loads(config.model_dump_json()),
+        "seed": config.train.seed,
+        "data": [f"{s.name}/{s.split}" for s in config.data.train],
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "step": step,
+        "validation": dict(scores),
+        "mstrack": __version__,
+        "torch": torch.__version__,
+    }
+    checkpoint.save(path, network, provenance)
+
+
+class _Journal:
+    """`log.jsonl` and TensorBoard, both cut back to the step that a run goes on from."""
+
+    def __init__(self, out: Path, step: int, config: Config, place: Place) -> None:
+        self.board: Any = None
+        self.path = out / "log.jsonl"
+        self.active = place.first
+        if not self.active:
+            return
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if _step_of(line) <= step]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        if config.run.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        if not self.active:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **{k: round(v, 8) for k, v in values.items()}}) + "\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a journal line; a line cut off by a crash has none and is dropped."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
