@@ -147,8 +147,10 @@ def check_config(tree: Mapping[str, Any], source: str = "configuration") -> Conf
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
-        raise UserError(f"{source}: {error.error_count()} problem(s)\n{problems}") from error
+        # An entry that is wrong also makes pydantic call its list too short: that is no problem of its own.
+        problems = [_explain(p) for p in error.errors() if not (p["type"] == "too_short" and p["input"])]
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise UserError(f"{source}: {len(problems)} problem(s){listed}") from error
 
 
 def dump_config(config: Config) -> str:

@@ -15,17 +15,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mstrack import __version__, checkpoint, distributed
-from mstrack.config import Config, Source, dump_config, load_config
-from mstrack.data import Sequence, load_sequences
-from mstrack.data.augment import NONE, Augmentation
-from mstrack.data.sampling import Batch, PairDataset, Pairing, batches_of, load_batches, vary
+from mstrack.assembly import build_model, build_optimizer, pair_dataset, read_source
+from mstrack.config import Config, dump_config, load_config
+from mstrack.data import Sequence
+from mstrack.data.sampling import Batch, batches_of, load_batches, vary
 from mstrack.distributed import Place
 from mstrack.errors import UserError
+from mstrack.journal import Journal, Watch
 from mstrack.losses import tracking_losses
 from mstrack.metrics import ope
-from mstrack.models import create_model
 from mstrack.models.blocks import normalise
-from mstrack.registry import resolve
 from mstrack.results import write_text
 from mstrack.tracker import follow
 from mstrack.tuning import TunedAdamW
@@ -34,10 +33,6 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is to be said)."""
 
 VALIDATION_SEED = 1_000_003
-
-
-class TrainingError(RuntimeError):
-    """The run cannot go on: the loss is not finite. Exit code 1."""
 
 
 def train(
@@ -86,8 +81,8 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         raise UserError(f"train.samples = {settings.samples} is less than one batch (train.batch = {settings.batch}).")
     total = steps_per_epoch * settings.epochs
     step, best = _resume(config, network, optimizer, place)
-    journal = _Journal(out, step, config, place)
-    watch = _Watch(place.device)
+    journal = Journal(out, step, config.run.tensorboard, place.first)
+    watch = Watch(place.device)
     saved = step
     stopping = False
 
@@ -144,55 +139,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
     return out / "model.safetensors"
 
 
-# ---------------------------------------------------------------- before the loop
-def build_model(config: Config) -> nn.Module:
-    """The network with its weights loaded, on the CPU."""
-    network = create_model(config.model.name, **config.model.arguments)
-    if config.model.weights is not None:
-        checkpoint.load_into(network, config.model.weights)
-    return network
-
-
-def build_optimizer(network: nn.Module, config: Config) -> TunedAdamW:
-    """AdamW under the configured tuning method; frozen parameters get `requires_grad` off."""
-    try:
-        tuning = resolve("tunings", config.tuning.name)(**config.tuning.arguments)
-        return TunedAdamW(
-            network.named_parameters(),
-            tuning,
-            lr=config.train.lr,
-            weight_decay=config.train.weight_decay,
-            betas=config.train.betas,
-            patterns=list(config.tuning.parameters.items()),
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(f"tuning '{config.tuning.name}': {error}") from error
-
-
-def pair_dataset(config: Config, network: nn.Module, sources: Iterable[Source], seed: int, training: bool) -> PairDataset:
-    """Training pairs of the configured sources, in the network's sizes; without variation when not `training`."""
-    data = config.data
-    pairing = Pairing(
-        template_size=network.template_size,
-        search_size=network.search_size,
-        template_factor=network.template_factor,
-        search_factor=network.search_factor,
-        template_jitter=(data.template_jitter.centre, data.template_jitter.scale),
-        search_jitter=(data.search_jitter.centre, data.search_jitter.scale),
-        max_gap=data.max_gap,
-        min_frames=data.min_frames,
-        modalities=network.modalities,
-    )
-    chosen = {field.name: getattr(data, field.name) for field in dataclasses.fields(Augmentation)}
-    groups = [(read_source(source, config), source.weight) for source in sources]
-    return PairDataset(groups, pairing, Augmentation(**chosen) if training else NONE, seed, data.cache * 1e9)
-
-
-def read_source(source: Source, config: Config) -> list[Sequence]:
-    """The sequences of one source of a configuration."""
-    return load_sequences(source.name, source.split, source.root, config.data.modality, source.arguments)
-
-
+# ---------------------------------------------------------------- the plan
 def rate(step: int, steps_per_epoch: int, config: Config) -> float:
     """Factor of the learning rate at a step (from 0): warm-up, then steps or a cosine down to 0."""
     settings = config.train
@@ -249,46 +196,6 @@ def _losses(model: nn.Module, batch: Batch, config: Config, place: Place) -> dic
         prediction = model(template, search)
     weights = (config.train.losses.focal, config.train.losses.giou, config.train.losses.l1)
     return tracking_losses(prediction, batch.boxes.to(**move), weights=weights, box_at=config.train.box_at)
-
-
-class _Watch:
-    """Loss terms and finiteness since the last look, kept on the device until they are read."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.terms: list[dict[str, torch.Tensor]] = []
-        self.recent: list[tuple[str, ...]] = []
-        self.names: list[tuple[str, ...]] = []
-        self.bad: list[torch.Tensor] = []
-        self.pending: list[torch.Tensor] = []
-
-    def add(self, terms: dict[str, torch.Tensor], names: tuple[str, ...]) -> None:
-        self.terms.append(terms)
-        self.pending.append(torch.isfinite(terms["total"]))
-        self.recent.append(names)
-
-    def finite(self) -> torch.Tensor:
-        return torch.stack(self.pending).all()
-
-    def mark(self, bad: torch.Tensor) -> None:
-        self.bad.append(bad)
-        self.names.append(tuple(name for part in self.recent for name in part))
-        self.pending, self.recent = [], []
-
-    def read(self) -> dict[str, float]:
-        """Mean terms since the last call; the one place where the host waits for the device."""
-        keys = list(self.terms[0])
-        table = torch.stack([torch.stack([t[k].float() for k in keys]) for t in self.terms])
-        bad = torch.stack(self.bad).tolist()
-        if any(bad):
-            at_fault = sorted({name for flag, names in zip(bad, self.names, strict=True) if flag for name in names})
-            raise TrainingError(
-                f"the loss or its gradient was not finite in {sum(bad)} of the last {len(bad)} steps; no weight was touched by"
-                f" them. Sequences of these batches: {', '.join(at_fault)}. Look at their boxes, or lower train.lr."
-            )
-        mean = distributed.mean_over_ranks(table.mean(0)).tolist()
-        self.terms, self.bad, self.names = [], [], []
-        return dict(zip(keys, mean, strict=True))
 
 
 # ---------------------------------------------------------------- validation
@@ -383,42 +290,3 @@ def _save_model(path: Path, network: nn.Module, config: Config, step: int, score
         "torch": torch.__version__,
     }
     checkpoint.save(path, network, provenance)
-
-
-class _Journal:
-    """`log.jsonl` and TensorBoard, both cut back to the step that a run goes on from."""
-
-    def __init__(self, out: Path, step: int, config: Config, place: Place) -> None:
-        self.board: Any = None
-        self.path = out / "log.jsonl"
-        self.active = place.first
-        if not self.active:
-            return
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
-        if config.run.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        if not self.active:
-            return
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **{k: round(v, 8) for k, v in values.items()}}) + "\n")
-        if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
-
-
-def _step_of(line: str) -> float:
-    """The step of a journal line; a line cut off by a crash has none and is dropped."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf

@@ -248,5 +248,3 @@ def batches_of(samples: int, batch: int, rank: int = 0, world: int = 1, skip: in
     share = batch // world
     starts = range(skip * batch, samples - batch + 1, batch)
     return [list(range(start + rank * share, start + (rank + 1) * share)) for start in starts]
-
-

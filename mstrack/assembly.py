@@ -1,0 +1,64 @@
+"""From a configuration to the parts of a run: network, optimizer, training pairs."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from torch import nn
+
+from mstrack import checkpoint
+from mstrack.config import Config, Source
+from mstrack.data import Sequence, load_sequences
+from mstrack.data.augment import NONE, Augmentation
+from mstrack.data.sampling import PairDataset, Pairing
+from mstrack.errors import UserError
+from mstrack.models import create_model
+from mstrack.registry import resolve
+from mstrack.tuning import TunedAdamW
+
+
+def build_model(config: Config) -> nn.Module:
+    """The network with its weights loaded, on the CPU."""
+    network = create_model(config.model.name, **config.model.arguments)
+    if config.model.weights is not None:
+        checkpoint.load_into(network, config.model.weights)
+    return network
+
+
+def build_optimizer(network: nn.Module, config: Config) -> TunedAdamW:
+    """AdamW under the configured tuning method; frozen parameters get `requires_grad` off."""
+    try:
+        tuning = resolve("tunings", config.tuning.name)(**config.tuning.arguments)
+        return TunedAdamW(
+            network.named_parameters(),
+            tuning,
+            lr=config.train.lr,
+            weight_decay=config.train.weight_decay,
+            betas=config.train.betas,
+            patterns=list(config.tuning.parameters.items()),
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"tuning '{config.tuning.name}': {error}") from error
+
+
+def pair_dataset(config: Config, network: nn.Module, sources: Iterable[Source], seed: int, training: bool) -> PairDataset:
+    """Training pairs of the configured sources, in the network's sizes; without variation when not `training`."""
+    data = config.data
+    pairing = Pairing(
+        template_size=network.template_size,
+        search_size=network.search_size,
+        template_factor=network.template_factor,
+        search_factor=network.search_factor,
+        template_jitter=(data.template_jitter.centre, data.template_jitter.scale),
+        search_jitter=(data.search_jitter.centre, data.search_jitter.scale),
+        max_gap=data.max_gap,
+        min_frames=data.min_frames,
+        modalities=network.modalities,
+    )
+    chosen = {field.name: getattr(data, field.name) for field in dataclasses.fields(Augmentation)}
+    groups = [(read_source(source, config), source.weight) for source in sources]
+    return PairDataset(groups, pairing, Augmentation(**chosen) if training else NONE, seed, data.cache * 1e9)
+
+
+def read_source(source: Source, config: Config) -> list[Sequence]:
+    """The sequences of one source of a configuration."""
+    return load_sequences(source.name, source.split, source.root, config.data.modality, source.arguments)

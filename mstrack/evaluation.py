@@ -1,0 +1,223 @@
+"""A tracker over many sequences, resumable, then the scores: two stages with a result folder between them."""
+
+import hashlib
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mstrack import __version__, checkpoint
+from mstrack.data import Sequence, load_sequences
+from mstrack.distributed import choose_device
+from mstrack.errors import UserError
+from mstrack.metrics import ope
+from mstrack.metrics.ope import SequenceScore, Summary
+from mstrack.metrics.protocols import protocol_of
+from mstrack.results import Track, read_json, read_track, write_json, write_track
+from mstrack.tracker import follow
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A tracker's results on some sequences.
+
+    Attributes:
+        sequences: What was tracked.
+        tracks: Boxes and confidences, by name of the sequence.
+        scores: One per sequence, in their order.
+        summary: Mean measures and curves.
+        fps: Frames per second from file to box, all workers together; None when nothing was tracked anew.
+        folder: Where the results lie.
+    """
+
+    sequences: list[Sequence]
+    tracks: dict[str, Track]
+    scores: list[SequenceScore]
+    summary: Summary
+    fps: float | None
+    folder: Path
+
+
+def evaluate(
+    model: nn.Module | str | Path,
+    on: str = "synthetic",
+    out: str | Path = "results",
+    split: str = "test",
+    root: Path | None = None,
+    modality: str | None = None,
+    batch: int = 32,
+    workers: int = 1,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Track every sequence of a split and score the results.
+
+    Args:
+        model: A network, a checkpoint file, or the name of a shipped weight.
+        on: A dataset of the catalogue.
+        out: Folder of the results; sequences that are finished there are not tracked again.
+        split: Which split.
+        root: The dataset's folder, where it needs one.
+        modality: The second modality; None: the one the checkpoint was trained with.
+        batch: Sequences tracked in lock step by a worker.
+        workers: Processes (on the CPU, each with its share of the cores).
+        device: `cpu`, `cuda`, or `auto`.
+        progress: Called with (sequences done, all, text).
+
+    Raises:
+        UserError: Unknown names; or `out` holds results of another checkpoint or of other sequences.
+    """
+    network = model if isinstance(model, nn.Module) else checkpoint.load(model)
+    modality = modality or trained_modality(network)
+    sequences = load_sequences(on, split, root, modality)
+    folder = Path(out)
+    _claim(folder, {"dataset": on, "split": split, "modality": modality, **_identity(network), "list": _list_hash(sequences)})
+    fps = track_sequences(network, sequences, folder, batch, workers, device, progress)
+    return score_folder(folder, sequences, on, fps)
+
+
+def trained_modality(network: nn.Module) -> str:
+    """The second modality that a network's provenance names; `thermal` where it names none."""
+    provenance = getattr(network, "provenance", None) or {}
+    named = provenance.get("config", {}).get("data", {}).get("modality", "thermal")
+    return "thermal" if named == "rgb" else named
+
+
+def track_sequences(
+    network: nn.Module,
+    sequences: list[Sequence],
+    folder: Path,
+    batch: int = 32,
+    workers: int = 1,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> float | None:
+    """Stage 1: one result file per sequence that has none; returns frames per second, file to box, or None."""
+    waiting = [s for s in sequences if not (folder / f"{s.name}.txt").is_file()]
+    if not waiting:
+        return None
+    started, done = time.perf_counter(), len(sequences) - len(waiting)
+
+    def keep(sequence: Sequence, track: Track) -> None:
+        nonlocal done
+        write_track(folder, sequence.name, track)
+        done += 1
+        if progress is not None:
+            progress(done, len(sequences), sequence.name)
+
+    if workers <= 1:
+        network = network.to(choose_device(device))
+        for sequence, track in follow(network, waiting, batch=batch):
+            keep(sequence, track)
+    else:
+        _track_in_processes(network, waiting, batch, workers, device, keep)
+    return sum(len(s) for s in waiting) / (time.perf_counter() - started)
+
+
+def score_folder(folder: Path, sequences: list[Sequence], dataset: str, fps: float | None = None) -> Evaluation:
+    """Stage 2: score a result folder and write `scores.json` beside the results.
+
+    Raises:
+        UserError: A sequence has no result, or its result another number of rows.
+    """
+    tracks, scores = {}, []
+    protocol = protocol_of(dataset)
+    for sequence in sequences:
+        track = read_track(folder, sequence.name)
+        if track is None or len(track.boxes) != len(sequence):
+            found = "no result" if track is None else f"{len(track.boxes)} rows"
+            raise UserError(
+                f"{folder}, sequence '{sequence.name}': {found}, expected {len(sequence)} rows. Remove it and track again."
+            )
+        tracks[sequence.name] = track
+        scores.append(ope.score(track.boxes, track.confidence, sequence.boxes, sequence.valid, protocol))
+    summary = ope.summarise(scores)
+    each = ope.per_sequence(scores)
+    stored = read_json(folder / "scores.json") or {}
+    fps = fps if fps is not None else stored.get("fps")
+    write_json(
+        folder / "scores.json",
+        {
+            "scores": dict(summary),
+            "intervals": {name: list(ope.interval(values)) for name, values in each.items()},
+            "fps": fps,
+            "protocol": protocol,
+            "dataset": dataset,
+            "list": _list_hash(sequences),
+            "sequences": len(sequences),
+            "frames": summary.frames,
+            "mstrack": __version__,
+            "per_sequence": {s.name: {k: float(v[i]) for k, v in each.items()} for i, s in enumerate(sequences)},
+        },
+    )
+    return Evaluation(sequences, tracks, scores, summary, fps, folder)
+
+
+def _track_in_processes(
+    network: nn.Module, waiting: list[Sequence], batch: int, workers: int, device: str, keep: Callable[[Sequence, Track], None]
+) -> None:
+    """Share sequences out to processes that each hold the network; results come back as they finish."""
+    groups = [waiting[i : i + batch] for i in range(0, len(waiting), batch)]
+    if len(groups) < workers:
+        groups = [group for group in (waiting[i::workers] for i in range(workers)) if group]
+    threads = max(1, torch.get_num_threads() // workers)
+    context = multiprocessing.get_context("spawn")
+    state = {key: value.cpu() for key, value in network.state_dict().items()}
+    start = (network.name, network.arguments, state, device, threads)
+    with ProcessPoolExecutor(min(workers, len(groups)), context, _start_worker, start) as pool:
+        futures = [pool.submit(_follow_group, group) for group in groups]
+        for future in as_completed(futures):
+            for sequence, track in future.result():
+                keep(sequence, track)
+
+
+_worker: dict[str, nn.Module] = {}
+
+
+def _start_worker(name: str, arguments: dict[str, Any], state: dict[str, torch.Tensor], device: str, threads: int) -> None:
+    from mstrack.models import create_model
+
+    torch.set_num_threads(threads)
+    network = create_model(name, **arguments)
+    network.load_state_dict(state)
+    _worker["network"] = network.to(choose_device(device))
+
+
+def _follow_group(group: list[Sequence]) -> list[tuple[Sequence, Track]]:
+    return list(follow(_worker["network"], group, batch=len(group)))
+
+
+def _claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Write or compare `run.json`: results of two checkpoints or lists never mix in one folder."""
+    path = folder / "run.json"
+    was = read_json(path)
+    if was is None:
+        write_json(path, {**identity, "mstrack": __version__})
+        return
+    differing = [key for key, value in identity.items() if was.get(key) != value]
+    if differing:
+        detail = "; ".join(f"{key}: {was.get(key)} there, {identity[key]} now" for key in differing)
+        raise UserError(f"{folder} holds results of another run ({detail}). Name another folder with --out, or remove it.")
+
+
+def _identity(network: nn.Module) -> dict[str, Any]:
+    """Name, arguments and a hash of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return {"model": network.name, "arguments": json.loads(json.dumps(network.arguments)), "weights": digest.hexdigest()[:16]}
+
+
+def _list_hash(sequences: list[Sequence]) -> str:
+    """Hash of the names and lengths of a list of sequences."""
+    return hashlib.sha256("\n".join(f"{s.name} {len(s)}" for s in sequences).encode()).hexdigest()[:16]
