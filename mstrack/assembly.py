@@ -1,17 +1,20 @@
-"""From a configuration to the parts of a run: network, optimizer, training pairs."""
+"""From a configuration to the parts of a run: network, optimizer, training pairs, losses."""
 
 import dataclasses
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 
 from mstrack import checkpoint
 from mstrack.config import Config, Source
 from mstrack.data import Sequence, load_sequences
 from mstrack.data.augment import NONE, Augmentation
-from mstrack.data.sampling import PairDataset, Pairing
+from mstrack.data.sampling import Batch, PairDataset, Pairing, vary
 from mstrack.errors import UserError
+from mstrack.losses import tracking_losses
 from mstrack.models import create_model
+from mstrack.models.blocks import normalise
 from mstrack.registry import resolve
 from mstrack.tuning import TunedAdamW
 
@@ -62,3 +65,29 @@ def pair_dataset(config: Config, network: nn.Module, sources: Iterable[Source], 
 def read_source(source: Source, config: Config) -> list[Sequence]:
     """The sequences of one source of a configuration."""
     return load_sequences(source.name, source.split, source.root, config.data.modality, source.arguments)
+
+
+def set_mode(network: nn.Module) -> None:
+    """Training mode; batch norms whose weights are frozen keep their statistics too."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+            module.eval()
+
+
+def batch_losses(model: nn.Module, batch: Batch, config: Config, device: torch.device) -> dict[str, torch.Tensor]:
+    """Forward pass and loss terms of a batch."""
+    move = {"device": device, "non_blocking": True}
+    keep = batch.keep.to(**move)[:, :, None, None, None]
+    photometry = batch.photometry.to(**move)
+    template = normalise(vary(batch.template.to(**move), photometry[:, 0])) * keep
+    search = normalise(vary(batch.search.to(**move), photometry[:, 1])) * keep
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+        prediction = model(template, search)
+    weights = (config.train.losses.focal, config.train.losses.giou, config.train.losses.l1)
+    return tracking_losses(prediction, batch.boxes.to(**move), weights=weights, box_at=config.train.box_at)
+
+
+def split(indices: list[int], size: int) -> list[list[int]]:
+    """Parts of at most `size`, in order."""
+    return [indices[i : i + size] for i in range(0, len(indices), size)]

@@ -20,6 +20,8 @@ from mstrack.errors import UserError
 from mstrack.metrics import ope
 from mstrack.metrics.ope import SequenceScore, Summary
 from mstrack.metrics.protocols import protocol_of
+from mstrack.metrics.uncertainty import interval
+from mstrack.report import Method, Report, table_rows, write_report
 from mstrack.results import Track, read_json, read_track, write_json, write_track
 from mstrack.tracker import follow
 
@@ -148,7 +150,7 @@ def score_folder(folder: Path, sequences: list[Sequence], dataset: str, fps: flo
         folder / "scores.json",
         {
             "scores": dict(summary),
-            "intervals": {name: list(ope.interval(values)) for name, values in each.items()},
+            "intervals": {name: list(interval(values)) for name, values in each.items()},
             "fps": fps,
             "protocol": protocol,
             "dataset": dataset,
@@ -160,6 +162,22 @@ def score_folder(folder: Path, sequences: list[Sequence], dataset: str, fps: flo
         },
     )
     return Evaluation(sequences, tracks, scores, summary, fps, folder)
+
+
+def write_single_report(result: Evaluation, name: str, dataset: str) -> tuple[Path, tuple[list[str], list[list[str]]]]:
+    """`report.html` beside the results of one tracker; returns its path, and the table as headers and rows."""
+    tracked = {sequence: track.boxes for sequence, track in result.tracks.items()}
+    report = Report(
+        title=f"{name} on {dataset}",
+        subtitle=f"{len(result.sequences)} sequences, {result.summary.frames} scored frames",
+        methods=[Method(name, name, result.scores, result.fps, tracked)],
+        sequences=result.sequences,
+        settings={key: str(value) for key, value in read_json(result.folder / "run.json").items()},
+        protocol=protocol_of(dataset),
+        reproduce=[f"mst eval {name} --on {dataset}"],
+    )
+    write_report(result.folder / "report.html", report)
+    return result.folder / "report.html", table_rows(report)
 
 
 def _track_in_processes(

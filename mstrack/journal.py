@@ -102,3 +102,9 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+def read_curves(out: Path, names: Mapping[str, str]) -> dict[str, list[tuple[float, float]]]:
+    """(step, value) points of a run's log; `names` maps what the log calls a value to what a reader calls it."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {shown: [(line["step"], line[name]) for line in lines if name in line] for name, shown in names.items()}

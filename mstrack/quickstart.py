@@ -1,25 +1,193 @@
-"""`mst quickstart`: train, track and report on the embedded benchmark. The three jobs of the other commands, nothing of its own."""
+"""`mst quickstart`: the jobs of the other commands, one after the other on the embedded benchmark; nothing of its own."""
 
+import csv
+import os
+import platform
+import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
 
-from mstrack.evaluation import Progress
+import torch
+
+from mstrack import __version__, checkpoint
+from mstrack.assembly import build_model
+from mstrack.config import load_config
+from mstrack.data import Sequence, load_sequences
+from mstrack.evaluation import Evaluation, Progress, evaluate
+from mstrack.journal import read_curves
+from mstrack.registry import resolve
+from mstrack.report import Method, Report, SensitivityPicture, build_table, table_rows, write_report
+from mstrack.sensitivity import measure_sensitivity
+from mstrack.training import train
+from mstrack.tuning import effective_rate
 
 Begin = Callable[[str], Progress]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One row of the comparison: what it is called and what it changes in the quickstart recipe."""
+class Row(NamedTuple):
+    """One method of the comparison: what it is called and what it changes in the quickstart recipe."""
 
+    name: str
     label: str
     overrides: tuple[str, ...]
-    swept_as: str
 
 
-RECIPES = {
-    "full": Recipe("Full fine-tuning", ("tuning.name=full",), "full"),
-    "mst": Recipe("MST (paper)", ("tuning.name=mst",), "mst"),
-    "default": Recipe("mstrack default", ("tuning.name=mst", "data.modality_dropout=0.3", "data.photometric=0.2"), "default"),
-}
-CONTROL = "control"
+FULL = Row("full", "Full fine-tuning", ("tuning.name=full",))
+CONTROL = Row("control", "Fine-tuning at MST's mean rate", ("tuning.name=full",))
+MST = Row("mst", "MST (paper)", ("tuning.name=mst",))
+DEFAULT = Row("default", "mstrack default", ("tuning.name=mst", "data.modality_dropout=0.3", "data.photometric=0.2"))
+SWEPT = (FULL, MST, DEFAULT)
+ROWS = (FULL, CONTROL, MST, DEFAULT)
+
+
+@dataclass
+class Result:
+    """What a quickstart found: the table as headers and rows, the sentences under it, and the page."""
+
+    table: tuple[list[str], list[list[str]]]
+    notes: list[str]
+    report: Path
+
+
+@dataclass
+class _Runs:
+    """The runs of one method, one per seed."""
+
+    row: Row
+    rate: float
+    folders: list[Path] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+
+def run(out: Path, modality: str, seeds: int, from_scratch: bool, begin: Begin) -> Result:
+    """Measure the RGB foundation, adapt it by each method, track the held-out sequences, and write the page.
+
+    Args:
+        out: Folder of runs, results and `report.html`; what is finished there is not done again.
+        modality: `event`, `depth` or `thermal`.
+        seeds: Training runs of each method.
+        from_scratch: Pre-train the foundation instead of loading the shipped one.
+        begin: Makes a progress bar.
+    """
+    out = out / modality
+    sequences = load_sequences("synthetic", "test", None, modality)
+    foundation = "ostrack-tiny"
+    if from_scratch:
+        foundation = str(train("ostrack-tiny", [f"run.out={out / 'foundation'}"], begin("pre-training")))
+    zero_shot = evaluate(
+        foundation, "synthetic", out / "zero-shot", modality=modality, workers=_workers(), progress=begin("RGB, zero-shot")
+    )
+    runs = []
+    for row in ROWS:
+        group = _Runs(row, learning_rate(row, modality))
+        for seed in range(seeds):
+            folder = out / f"{row.name}-{seed}"
+            overrides = [*row.overrides, f"train.lr={group.rate}", f"train.seed={seed}", f"data.modality={modality}"]
+            overrides += [f"model.weights={foundation}", f"run.out={folder}"]
+            label = row.label if seeds == 1 else f"{row.label}, seed {seed}"
+            trained = train("quickstart", overrides, begin(f"train {label}"))
+            tracked = evaluate(trained, out=folder / "results", workers=_workers(), progress=begin(f"track {label}"))
+            group.folders.append(folder)
+            group.evaluations.append(tracked)
+        runs.append(group)
+    report = _assemble(sequences, zero_shot, runs, modality, seeds, foundation)
+    report.notes += _conclude(report)
+    path = out / "report.html"
+    write_report(path, report)
+    return Result(table_rows(report), report.notes, path)
+
+
+def learning_rate(row: Row, modality: str) -> float:
+    """The rate with the best mean validation SR in the committed sweep; for the control, MST's rate times mean(1 - m)."""
+    if row is CONTROL:
+        return learning_rate(MST, modality) * effective_rate(resolve("tunings", "mst")())
+    scores: dict[float, list[float]] = {}
+    for line in read_sweep():
+        if line["method"] == row.name and line["modality"] == modality:
+            scores.setdefault(float(line["lr"]), []).append(float(line["SR"]))
+    return max(scores, key=lambda rate: statistics.mean(scores[rate]))
+
+
+def read_sweep() -> list[dict[str, str]]:
+    """The committed sweep of learning rates on the validation split, made by `benchmarks/sweep.py`."""
+    text = (resources.files("mstrack") / "recipes" / "quickstart_sweep.csv").read_text()
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _assemble(
+    sequences: list[Sequence], zero_shot: Evaluation, runs: list[_Runs], modality: str, seeds: int, foundation: str
+) -> Report:
+    """The page's content."""
+    methods = [
+        Method(
+            "zero-shot",
+            "RGB foundation, zero-shot",
+            zero_shot.scores,
+            zero_shot.fps,
+            {name: track.boxes for name, track in zero_shot.tracks.items()},
+            settings={"learning rate": "-", "iterations": "0"},
+        )
+    ]
+    for group in runs:
+        first, *others = group.evaluations
+        methods.append(
+            Method(
+                group.row.name,
+                group.row.label,
+                first.scores,
+                first.fps,
+                {name: track.boxes for name, track in first.tracks.items()},
+                baseline=group.row is FULL,
+                settings={"learning rate": f"{group.rate:.3g}", "changes": ", ".join(group.row.overrides)},
+                curve=read_curves(group.folders[0], {"train/total": "training loss", "val/SR": "validation SR"}),
+                repeats=[e.scores for e in others],
+            )
+        )
+    return Report(
+        title=f"RGB + {modality}: one foundation, {len(ROWS)} ways to adapt it",
+        subtitle=f"mstrack quickstart, embedded benchmark, {len(sequences)} held-out sequences",
+        methods=methods,
+        sequences=sequences,
+        settings={
+            "mstrack": __version__,
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+            "foundation": foundation,
+            "seeds": str(seeds),
+            "learning rates": "the best of the committed sweep on the validation split, one for each method",
+        },
+        notes=[
+            "This is a demonstration on small synthetic videos with a tiny network. It shows the tool, not the state of the art."
+        ],
+        sensitivity=_sensitivities(next(g for g in runs if g.row is MST)),
+        reproduce=[f"mst quickstart --modality {modality}" + (f" --seeds {seeds}" if seeds > 1 else "")],
+    )
+
+
+def _sensitivities(group: _Runs) -> list[SensitivityPicture]:
+    """Sensitivity of auxiliary-stream matrices on training pairs, before tuning and after MST."""
+    config = load_config(group.folders[0] / "config.yaml")
+    before = build_model(config)
+    after = checkpoint.load(group.folders[0] / "model.safetensors")
+    wanted = tuple(f"blocks_aux.{i}.attn.qkv.weight" for i in (0, len(before.blocks_aux) - 1))
+    first, second = (measure_sensitivity(network, config, wanted) for network in (before, after))
+    return [SensitivityPicture(name, first[name].double().numpy(), second[name].double().numpy()) for name in first]
+
+
+def _conclude(report: Report) -> list[str]:
+    """What the table allows to say of MST."""
+    found = {row.label: row.difference for row in build_table(report)}
+    difference = found[MST.label]
+    said = "beats" if difference.low > 0 else "loses to" if difference.high < 0 else "is within noise of"
+    seeds = 1 + len(report.methods[1].repeats)
+    return [
+        f"MST {said} full fine-tuning at its own best rate: {difference.mean:+.1f} SR"
+        f" [{difference.low:+.1f}, {difference.high:+.1f}], paired over {len(report.sequences)} sequences, {seeds} seed(s)."
+    ]
+
+
+def _workers() -> int:
+    return min(4, os.cpu_count() or 1)

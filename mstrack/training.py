@@ -1,6 +1,5 @@
 """`train()`: from a configuration to a checkpoint. The loop, one function per phase, read top to bottom."""
 
-import dataclasses
 import datetime
 import json
 import math
@@ -15,24 +14,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mstrack import __version__, checkpoint, distributed
-from mstrack.assembly import build_model, build_optimizer, pair_dataset, read_source
+from mstrack.assembly import batch_losses, build_model, build_optimizer, pair_dataset, set_mode, split
 from mstrack.config import Config, dump_config, load_config
-from mstrack.data import Sequence
-from mstrack.data.sampling import Batch, batches_of, load_batches, vary
+from mstrack.data.sampling import Batch, batches_of, load_batches
 from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import Journal, Watch
-from mstrack.losses import tracking_losses
-from mstrack.metrics import ope
-from mstrack.models.blocks import normalise
 from mstrack.results import write_text
-from mstrack.tracker import follow
 from mstrack.tuning import TunedAdamW
+from mstrack.validation import validate
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is to be said)."""
-
-VALIDATION_SEED = 1_000_003
 
 
 def train(
@@ -90,9 +83,9 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
     while step < total and not stopping:
         epoch, done = divmod(step, steps_per_epoch)
         plan = batches_of(settings.samples, settings.batch, place.rank, place.world, skip=done)
-        micro = [part for batch in plan for part in _split(batch, share)]
+        micro = [part for batch in plan for part in split(batch, share)]
         loader = load_batches(pairs, epoch, micro, config.run.workers, pin=place.device.type == "cuda")
-        _set_mode(network)
+        set_mode(network)
         while step < (epoch + 1) * steps_per_epoch and not stopping:
             torch.manual_seed(hash((settings.seed, step, place.rank)) & 0x7FFFFFFF)
             for group in optimizer.param_groups:
@@ -163,78 +156,14 @@ def _share(config: Config, place: Place) -> int:
     return config.train.batch // parts
 
 
-def _split(batch: list[int], share: int) -> list[list[int]]:
-    return [batch[i : i + share] for i in range(0, len(batch), share)]
-
-
 # ---------------------------------------------------------------- a step
-def _set_mode(network: nn.Module) -> None:
-    """Training mode; batch norms whose weights are frozen keep their statistics too."""
-    network.train()
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in module.parameters()):
-            module.eval()
-
-
 def _backward(model: nn.Module, batch: Batch, config: Config, place: Place, sync: bool) -> dict[str, torch.Tensor]:
     """Gradients of one part of the batch; the loss terms, detached."""
     if place.world > 1:
         model.require_backward_grad_sync = sync  # type: ignore[assignment]
-    terms = _losses(model, batch, config, place)
+    terms = batch_losses(model, batch, config, place.device)
     (terms["total"] / config.train.accumulate).backward()
     return {name: value.detach() for name, value in terms.items()}
-
-
-def _losses(model: nn.Module, batch: Batch, config: Config, place: Place) -> dict[str, torch.Tensor]:
-    """Forward pass and loss terms of a batch."""
-    move = {"device": place.device, "non_blocking": True}
-    keep = batch.keep.to(**move)[:, :, None, None, None]
-    photometry = batch.photometry.to(**move)
-    template = normalise(vary(batch.template.to(**move), photometry[:, 0])) * keep
-    search = normalise(vary(batch.search.to(**move), photometry[:, 1])) * keep
-    with torch.autocast(place.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-        prediction = model(template, search)
-    weights = (config.train.losses.focal, config.train.losses.giou, config.train.losses.l1)
-    return tracking_losses(prediction, batch.boxes.to(**move), weights=weights, box_at=config.train.box_at)
-
-
-# ---------------------------------------------------------------- validation
-@torch.no_grad()
-def validate(network: nn.Module, config: Config, place: Place) -> dict[str, float]:
-    """Loss on held-out pairs, and the success rate (percent) of short tracked clips where the recipe asks for them."""
-    settings, scores = config.train, {}
-    if not config.data.val:
-        return scores
-    network.eval()
-    if settings.val_samples:
-        pairs = pair_dataset(config, network, config.data.val, VALIDATION_SEED, training=False)
-        own = [i for i in range(settings.val_samples) if i % place.world == place.rank]
-        size = max(1, settings.batch // place.world)
-        loader = load_batches(pairs, 0, _split(own, size), config.run.workers)
-        sums = torch.zeros(2, device=place.device, dtype=torch.float64)
-        for batch in loader:
-            loss = _losses(network, batch, config, place)["total"].double()
-            sums += torch.stack([loss, torch.ones_like(loss)]) * len(batch.names)
-        loss_sum, count = distributed.mean_over_ranks(sums).tolist()
-        scores["loss"] = loss_sum / max(count, 1e-9)
-    if settings.val_clips:
-        clips = [_head(s, settings.val_frames) for source in config.data.val for s in read_source(source, config)]
-        clips = clips[: settings.val_clips]
-        own_clips = clips[place.rank :: place.world]
-        tracked = {c.name: t for c, t in follow(network, own_clips)}
-        each = [ope.score(tracked[c.name].boxes, None, c.boxes, c.valid) for c in own_clips]
-        success = torch.tensor([sum(s.success.mean() for s in each), len(each)], device=place.device, dtype=torch.float64)
-        total, count = distributed.mean_over_ranks(success).tolist()
-        scores["SR"] = 100 * total / count
-    _set_mode(network)
-    return scores
-
-
-def _head(sequence: Sequence, frames: int) -> Sequence:
-    """The first frames of a sequence."""
-    n = min(frames, len(sequence))
-    aux = None if sequence.aux is None else sequence.aux[:n]
-    return dataclasses.replace(sequence, rgb=sequence.rgb[:n], aux=aux, boxes=sequence.boxes[:n], valid=sequence.valid[:n])
 
 
 # ---------------------------------------------------------------- what is kept

@@ -1,0 +1,54 @@
+"""What a network does on data it is not trained on: loss on pairs, success rate on short tracked clips."""
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from mstrack.assembly import batch_losses, pair_dataset, read_source, set_mode, split
+from mstrack.config import Config
+from mstrack.data import Sequence
+from mstrack.data.sampling import load_batches
+from mstrack.distributed import Place, mean_over_ranks
+from mstrack.metrics import ope
+from mstrack.tracker import follow
+
+SEED = 1_000_003
+
+
+@torch.no_grad()
+def validate(network: nn.Module, config: Config, place: Place) -> dict[str, float]:
+    """Loss on held-out pairs, and the success rate (percent) of short tracked clips where the recipe asks for them."""
+    settings, scores = config.train, {}
+    if not config.data.val:
+        return scores
+    network.eval()
+    if settings.val_samples:
+        pairs = pair_dataset(config, network, config.data.val, SEED, training=False)
+        own = [i for i in range(settings.val_samples) if i % place.world == place.rank]
+        size = max(1, settings.batch // place.world)
+        loader = load_batches(pairs, 0, split(own, size), config.run.workers)
+        sums = torch.zeros(2, device=place.device, dtype=torch.float64)
+        for batch in loader:
+            loss = batch_losses(network, batch, config, place.device)["total"].double()
+            sums += torch.stack([loss, torch.ones_like(loss)]) * len(batch.names)
+        loss_sum, count = mean_over_ranks(sums).tolist()
+        scores["loss"] = loss_sum / max(count, 1e-9)
+    if settings.val_clips:
+        clips = [_head(s, settings.val_frames) for source in config.data.val for s in read_source(source, config)]
+        clips = clips[: settings.val_clips]
+        own_clips = clips[place.rank :: place.world]
+        tracked = {c.name: t for c, t in follow(network, own_clips)}
+        each = [ope.score(tracked[c.name].boxes, None, c.boxes, c.valid) for c in own_clips]
+        success = torch.tensor([sum(s.success.mean() for s in each), len(each)], device=place.device, dtype=torch.float64)
+        total, count = mean_over_ranks(success).tolist()
+        scores["SR"] = 100 * total / count
+    set_mode(network)
+    return scores
+
+
+def _head(sequence: Sequence, frames: int) -> Sequence:
+    """The first frames of a sequence."""
+    n = min(frames, len(sequence))
+    aux = None if sequence.aux is None else sequence.aux[:n]
+    return dataclasses.replace(sequence, rgb=sequence.rgb[:n], aux=aux, boxes=sequence.boxes[:n], valid=sequence.valid[:n])

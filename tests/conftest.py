@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of goldens and oracles beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside this checkout: its goldens and real data are not here")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _small_data_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the user's own cache."""
+    monkeypatch.setenv("MSTRACK_DATA", str(tmp_path_factory.getbasetemp() / "mstrack-data"))

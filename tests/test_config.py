@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mstrack.config import Config, dump_config, load_config, recipe_names
+from mstrack.errors import UserError
+
+SMALL = {
+    "model": {"name": "mst-tiny"},
+    "data": {"modality": "depth", "train": [{"name": "synthetic", "split": "train"}]},
+    "train": {"lr": "3e-4", "epochs": 1, "samples": 8, "batch": 4},
+}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_are_valid_and_survive_a_round_trip(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_config(config))
+    assert load_config(copy) == config
+
+
+def test_precedence_defaults_recipe_overrides() -> None:
+    config = load_config(SMALL, ["train.batch=2", "data.train.0.split=val", "tuning.arguments.momentum=[0.7, 0.9]"])
+    assert config.train.batch == 2
+    assert config.train.lr == pytest.approx(3e-4)  # YAML 1.1 reads 3e-4 as text
+    assert config.train.clip == Config.model_fields["train"].annotation.model_fields["clip"].default
+    assert config.data.train[0].split == "val"
+    assert config.tuning.arguments == {"momentum": [0.7, 0.9]}
+
+
+@pytest.mark.parametrize(
+    ("override", "fragments"),
+    [
+        ("train.bacth=3", ["train.bacth", "Did you mean 'batch'"]),
+        ("tunning.name=mst", ["Did you mean 'tuning'"]),
+        ("data.train.0.rot=x", ["data.train.0.rot", "Did you mean 'root'"]),
+        ("train.epochs=0", ["train.epochs", "given 0"]),
+        ("data.modality=sonar", ["data.modality", "sonar"]),
+        ("train.lr", ["section.key=value"]),
+        ("train.lr.x=1", ["leads through a value"]),
+    ],
+)
+def test_mistakes_are_named(override: str, fragments: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(SMALL, [override])
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    with pytest.raises(UserError, match=r"3 problem\(s\)"):
+        load_config(SMALL, ["train.bacth=3", "train.epochs=0", "model.wieghts=x"])
+
+
+def test_missing_recipe_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean 'quickstart'"):
+        load_config(tmp_path / "quikstart.yaml")
+
+
+def test_a_recipe_that_is_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("model: [")
+    with pytest.raises(UserError, match="is not YAML"):
+        load_config(path)
+    path.write_text(yaml.safe_dump([1, 2]))
+    with pytest.raises(UserError, match="holds list"):
+        load_config(path)

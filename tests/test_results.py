@@ -1,0 +1,58 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mstrack.errors import UserError
+from mstrack.results import Track, read_json, read_track, write_text, write_track
+
+
+def test_a_track_survives_a_round_trip(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    track = Track(rng.uniform(-50, 900, (7, 4)), rng.uniform(0, 1, 7))
+    write_track(tmp_path, "bus/1", track)
+    read = read_track(tmp_path, "bus/1")
+    assert read is not None
+    np.testing.assert_allclose(read.boxes, track.boxes, atol=5e-5)
+    np.testing.assert_allclose(read.confidence, track.confidence, atol=5e-7)
+    assert read_track(tmp_path, "bus/2") is None
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " ", ", "])
+def test_separators(tmp_path: Path, separator: str) -> None:
+    (tmp_path / "a.txt").write_text(separator.join("1234") + "\n" + separator.join(["nan"] * 4) + "\n")
+    read = read_track(tmp_path, "a")
+    assert read is not None
+    np.testing.assert_array_equal(read.boxes[0], [1, 2, 3, 4])
+    assert np.isnan(read.boxes[1]).all()
+
+
+def test_a_malformed_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("1,2,3,4\n1,2,3\n")
+    with pytest.raises(UserError, match=r"a\.txt, line 2: expected 4 number"):
+        read_track(tmp_path, "a")
+
+
+def test_broken_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json is not JSON"):
+        read_json(tmp_path / "run.json")
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: the write fails half way."""
+    path = tmp_path / "log.txt"
+    write_text(path, "old")
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from mstrack.results import write_text\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_text(Path(sys.argv[1]), 'x' * 100_000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert "cannot be written" in done.stderr
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["log.txt"]

@@ -1,0 +1,228 @@
+"""The loop: exact resumption after any interruption, equal gradients however the batch is split, and no silent damage."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mstrack import checkpoint
+from mstrack.assembly import build_model, build_optimizer
+from mstrack.config import Config, load_config
+from mstrack.errors import UserError
+from mstrack.journal import TrainingError, read_curves
+from mstrack.training import rate, train
+
+TESTS = Path(__file__).parent
+
+
+def recipe(tmp_path: Path, **train_settings: Any) -> dict[str, Any]:
+    source = {"name": "moving_squares:load", "root": str(tmp_path / "squares")}
+    return {
+        "model": {"name": "mst-tiny", "arguments": {"width": 32, "depth": 2, "heads": 2, "cross_layers": [1], "drop_path": 0.1}},
+        "data": {
+            "modality": "thermal",
+            "train": [{**source, "split": "train"}],
+            "val": [{**source, "split": "val"}],
+            "min_frames": 5,
+            "modality_dropout": 0.3,
+        },
+        "tuning": {"name": "mst", "parameters": {"head.*": 0, "position_*": 0, "*": 1}},
+        "train": {
+            "lr": 1e-3, "epochs": 2, "samples": 24, "batch": 4, "val_samples": 8, "val_clips": 2, "val_frames": 4,
+            **train_settings,
+        },
+        "run": {"out": str(tmp_path / "run"), "workers": 0, "save_every": 1, "log_every": 3, "tensorboard": False, "device": "cpu"},
+    }  # fmt: skip
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model.safetensors")
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def command(tmp_path: Path, out: str, *extra: str) -> list[str]:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe(tmp_path)))
+    return [sys.executable, "-m", "mstrack", "train", str(path), f"run.out={tmp_path / out}", *extra]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("tuning", ["full", "momentum", "mst"])
+def test_an_interrupted_run_ends_bit_identical(tmp_path: Path, tuning: str) -> None:
+    settings = [f"tuning.name={tuning}"]
+    whole = train(recipe(tmp_path), [*settings, f"run.out={tmp_path / 'whole'}"])
+    steps = {"done": 0}
+
+    def stop_in_the_middle_of_an_epoch() -> bool:
+        steps["done"] += 1
+        return steps["done"] in (2, 6, 9)
+
+    out = tmp_path / "pieces"
+    for _ in range(6):
+        train(recipe(tmp_path), [*settings, f"run.out={out}"], interrupted=stop_in_the_middle_of_an_epoch)
+        if (out / "model.safetensors").exists():
+            break
+    assert_same(weights(whole.parent), weights(out))
+    assert [s for s, _ in read_curves(out, {"val/loss": "v"})["v"]] == [6, 12]
+
+
+def test_killed_at_any_moment_and_started_again(tmp_path: Path) -> None:
+    train(recipe(tmp_path), [f"run.out={tmp_path / 'whole'}"])
+    out, kills = tmp_path / "killed", 0
+    for delay in (0.0, 0.07, 0.3):
+        process = subprocess.Popen(command(tmp_path, "killed"), env=environment(), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        before = (out / "state.safetensors").stat().st_mtime_ns if (out / "state.safetensors").exists() else 0
+        while process.poll() is None and time.monotonic() < deadline:
+            if (out / "state.safetensors").exists() and (out / "state.safetensors").stat().st_mtime_ns != before:
+                time.sleep(delay)
+                process.kill()
+                kills += 1
+                break
+            time.sleep(0.002)
+        process.wait()
+    subprocess.run(command(tmp_path, "killed"), env=environment(), check=True, capture_output=True)
+    assert kills >= 1
+    torch.set_num_threads(torch.get_num_threads())
+    assert_same(weights(tmp_path / "whole"), weights(out))
+
+
+def test_sigterm_saves_and_exits_0(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path, "term", "train.epochs=500"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    state = tmp_path / "term" / "state.safetensors"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "goes on from" in output
+    assert checkpoint.load_state(state)["step"] >= 1
+
+
+def test_accumulated_parts_are_the_whole_batch(tmp_path: Path) -> None:
+    """Without focal normalisation over the batch the mean over parts is the mean over the batch."""
+    settings = ["train.losses.focal=0", "train.epochs=1", "model.arguments.drop_path=0", "tuning.name=full"]
+    whole = train(recipe(tmp_path), [*settings, f"run.out={tmp_path / 'one'}"])
+    parts = train(recipe(tmp_path), [*settings, "train.accumulate=2", f"run.out={tmp_path / 'two'}"])
+    a, b = weights(whole.parent), weights(parts.parent)
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=2e-3)
+
+
+def test_two_processes_train_and_agree(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29561"]
+    line = command(tmp_path, "ddp")
+    done = subprocess.run([*torchrun, *line[1:]], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone = train(recipe(tmp_path), [f"run.out={tmp_path / 'one'}"])
+    assert weights(alone.parent).keys() == weights(tmp_path / "ddp").keys()
+    losses = read_curves(tmp_path / "ddp", {"train/total": "t", "val/SR": "s"})
+    assert len(losses["t"]) == 4
+    assert len(losses["s"]) == 2
+    reference = read_curves(tmp_path / "one", {"train/total": "t"})
+    assert losses["t"][0][1] == pytest.approx(reference["t"][0][1], rel=0.05)
+
+
+def test_frozen_parameters_and_their_batch_norms_stay(tmp_path: Path) -> None:
+    config = load_config(recipe(tmp_path))
+    torch.manual_seed(config.train.seed)
+    before = build_model(config).state_dict()
+    after = weights(train(config).parent)
+    for name, value in before.items():
+        moved = not torch.equal(value, after[name])
+        assert moved == (not name.startswith(("head.", "position_"))), name
+
+
+def test_a_loss_that_is_not_finite_never_reaches_the_weights(tmp_path: Path) -> None:
+    config = load_config(recipe(tmp_path))
+    train(config, interrupted=lambda: True)
+    before = checkpoint.load_state(config.run.out / "state.safetensors")
+    poisoned = recipe(tmp_path)
+    poisoned["train"]["losses"] = {"focal": 1e39}  # infinite in float32
+    poisoned["run"]["out"] = str(tmp_path / "poisoned")
+    with pytest.raises(TrainingError, match=r"square\d"):
+        train(poisoned)
+    assert before["step"] == 1
+    state = tmp_path / "poisoned" / "state.safetensors"
+    torch.manual_seed(config.train.seed)
+    fresh = build_model(load_config(poisoned)).state_dict()
+    assert_same(dict(fresh), checkpoint.load_state(state)["model"])
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
+    train(recipe(tmp_path), interrupted=lambda: True)
+    with pytest.raises(UserError, match="other settings in: train"):
+        train(recipe(tmp_path), ["train.lr=1e-4"])
+
+
+def test_a_finished_run_returns_at_once(tmp_path: Path) -> None:
+    path = train(recipe(tmp_path))
+    stamp = path.stat().st_mtime_ns
+    assert train(recipe(tmp_path)) == path
+    assert path.stat().st_mtime_ns == stamp
+
+
+def test_the_checkpoint_says_what_made_it(tmp_path: Path) -> None:
+    model = checkpoint.load(train(recipe(tmp_path)))
+    assert model.provenance["seed"] == 0
+    assert model.provenance["data"] == ["moving_squares:load/train"]
+    assert set(model.provenance["validation"]) == {"loss", "SR"}
+    assert Config.model_validate(model.provenance["config"]).model.name == "mst-tiny"
+
+
+@pytest.mark.parametrize(
+    ("override", "fragment"),
+    [
+        ("train.batch=6", "multiple of processes"),
+        ("train.samples=2", "less than one batch"),
+        ("tuning.parameters={head.*: 0}", "blocks_rgb"),
+        ("tuning.name=mts", "Did you mean 'mst'"),
+        ("tuning.arguments={momentun: 1}", "momentun"),
+        ("model.arguments={width: 30}", "width"),
+        ("model.arguments={widht: 30}", "Did you mean 'width'"),
+        ("data.train.0.name=synthtic", "Did you mean 'synthetic'"),
+        ("run.device=cdua", "unknown device"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named(tmp_path: Path, override: str, fragment: str) -> None:
+    with pytest.raises(UserError, match=fragment):
+        train(recipe(tmp_path), [override, "train.accumulate=4"] if "batch=6" in override else [override])
+
+
+def test_rates_follow_their_schedule(tmp_path: Path) -> None:
+    stepped = load_config(recipe(tmp_path), ["train.drop_epoch=2", "train.epochs=4", "train.warmup=5"])
+    assert [rate(s, 10, stepped) for s in (0, 4, 5, 19, 20, 39)] == pytest.approx([0.2, 1, 1, 1, 0.1, 0.1])
+    cosine = load_config(recipe(tmp_path), ["train.schedule=cosine", "train.epochs=4"])
+    assert rate(0, 10, cosine) == 1
+    assert rate(20, 10, cosine) == pytest.approx(0.5)
+    assert rate(39, 10, cosine) < 0.01
+
+
+def test_the_optimizer_trains_what_the_patterns_say(tmp_path: Path) -> None:
+    config = load_config(recipe(tmp_path), ["tuning.parameters={head.*: 0, position_*: 0, cross.*: 0.5, '*': 1}"])
+    network = build_model(config)
+    optimizer = build_optimizer(network, config)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    named = dict(network.named_parameters())
+    assert rates[id(named["cross.0.attn.qkv.weight"])] == pytest.approx(5e-4)
+    assert rates[id(named["embed_aux.proj.weight"])] == pytest.approx(1e-3)
+    assert not named["head.towers.0.0.0.weight"].requires_grad if "head.towers.0.0.0.weight" in named else True
