@@ -24,6 +24,7 @@ class Cell(NamedTuple):
 class Row(NamedTuple):
     """One method: a cell per measure, and its difference in SR to the reference, None for the reference itself."""
 
+    label: str
     cells: dict[str, Cell]
     difference: Difference | None
 
@@ -46,11 +47,12 @@ def measure_runs(runs: Sequence[Sequence[SequenceScore]]) -> Runs:
     return {name: np.stack([values[name] for values in measured]) for name in MEASURES}
 
 
-def compare_methods(methods: Sequence[Runs], reference: int) -> list[Row]:
+def compare_methods(labels: Sequence[str], methods: Sequence[Runs], reference: int) -> list[Row]:
     """Every measure with its bootstrap interval over sequences (and runs), and the paired difference to the reference.
 
     Args:
-        methods: At least one.
+        labels: What to call each method.
+        methods: What each scored; at least one.
         reference: Index of the method that the others are compared with.
     """
     printed = {name: [f"{_mean(runs[name]):.1f}" for runs in methods] for name in MEASURES}
@@ -59,7 +61,7 @@ def compare_methods(methods: Sequence[Runs], reference: int) -> list[Row]:
     for index, runs in enumerate(methods):
         cells = {name: Cell(_mean(runs[name]), interval(runs[name]), printed[name][index] == best[name]) for name in MEASURES}
         compared = None if index == reference else paired_difference(runs["SR"], methods[reference]["SR"])
-        rows.append(Row(cells, compared))
+        rows.append(Row(labels[index], cells, compared))
     return rows
 
 
@@ -82,12 +84,15 @@ def compare_groups(sr: NDArray[np.float64], groups: Mapping[str, NDArray[np.bool
 
 
 def format_difference(difference: Difference) -> str:
-    """For example `+1.9 [+0.9, +2.9]`."""
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+    """For example `+1.9 [−0.3, +4.1]`, with the minus sign of print; without bounds where there are none."""
+    mean, low, high = (f"{value:+.1f}".replace("-", "\u2212") for value in difference)
+    return mean if np.isnan(difference.low) else f"{mean} [{low}, {high}]"
 
 
 def judge(difference: Difference) -> str:
-    """`better`, `worse`, or `within noise`."""
+    """`better`, `worse`, `within noise` or `too few sequences`."""
+    if np.isnan(difference.low):
+        return "too few sequences"
     if difference.within_noise:
         return "within noise"
     return "better" if difference.mean > 0 else "worse"

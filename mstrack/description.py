@@ -1,10 +1,67 @@
 """`mst info`: what a checkpoint or model is, in lines of text."""
 
 import json
-
-from torch import nn
+from typing import Any
 
 from mstrack import checkpoint
 from mstrack.models import create_model
 from mstrack.models.cost import count_flops, count_parameters
 from mstrack.registry import MODELS
+
+PAPER = {
+    "ostrack-b256": "OSTrack: 92.1 M parameters (without embeddings), 58.1 GFLOPs",
+    "ostrack-b384": "DropTrack: 92.1 M parameters (without embeddings), 130.6 GFLOPs",
+    "mst-b256": "202.0 M parameters, 149.0 GFLOPs; the published code itself builds 206.1 M without embeddings, as here",
+    "mst-b384": "202.0 M parameters, 335.3 GFLOPs; the published code itself builds 206.1 M without embeddings, as here",
+}
+"""What Table 7 of the paper says of these models."""
+
+
+def describe(name: str) -> list[str]:
+    """Lines on a checkpoint file, a shipped weight, or a model of the catalogue.
+
+    Raises:
+        UserError: None of these, or a file that is no checkpoint.
+    """
+    network = create_model(name) if name in MODELS else checkpoint.load(name)
+    parameters, flops = count_parameters(network), count_flops(network)
+    crops = [
+        f"{what} {size} x {size} (factor {factor:g})"
+        for what, size, factor in (
+            ("template", network.template_size, network.template_factor),
+            ("search", network.search_size, network.search_factor),
+        )
+    ]
+    arguments = ", ".join(f"{key}={value!r}" for key, value in network.arguments.items())
+    lines = [
+        f"model        {network.name}({arguments})",
+        f"modalities   {network.modalities} ({'RGB' if network.modalities == 1 else 'RGB and auxiliary'})",
+        f"crops        {', '.join(crops)}",
+        f"parameters   {parameters.total:,} ({_millions(parameters.total - parameters.positions)} without embeddings;"
+        f" {parameters.published:,} as the published code counts, with embeddings it never reads)",
+        f"trainable    {parameters.trainable:,}{_tuned(network)}",
+        f"GFLOPs       {flops.weights / 1e9:.2f} (2 x multiply-add, as papers count); {flops.total / 1e9:.2f} with the products"
+        " inside attention",
+    ]
+    if network.name in PAPER:
+        lines.append(f"paper        {PAPER[network.name]}")
+    return lines + _provenance(getattr(network, "provenance", None) or {})
+
+
+def _provenance(provenance: dict[str, Any]) -> list[str]:
+    """What the checkpoint says of its making, one line each; the configuration last."""
+    simple = {key: value for key, value in provenance.items() if key != "config"}
+    lines = [f"{key:<12} {value if isinstance(value, str) else json.dumps(value)}" for key, value in simple.items()]
+    if "config" in provenance:
+        lines.append(f"{'config':<12} {json.dumps(provenance['config'])}")
+    return lines
+
+
+def _tuned(network: Any) -> str:
+    """How many parameters the recipe of a trained checkpoint moved."""
+    provenance = getattr(network, "provenance", None) or {}
+    return f" ({provenance['tuned']:,} were tuned)" if "tuned" in provenance else ""
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M"

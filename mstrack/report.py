@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from mstrack.boxes import Boxes
 from mstrack.charts import Chart, Line, draw_chart, thin
-from mstrack.comparison import Group, Row, compare_groups, compare_methods, format_difference, judge, measure_runs
+from mstrack.comparison import Cell, Group, Row, compare_groups, compare_methods, format_difference, judge, measure_runs
 from mstrack.data.sequence import Sequence
 from mstrack.metrics.ope import MEASURES, OVERLAPS, PIXELS, SequenceScore, summarise
 from mstrack.metrics.protocols import find_protocol
+from mstrack.metrics.uncertainty import FEWEST
 from mstrack.pictures import HeatMaps, Moment, choose_sequences, draw_heat_maps, draw_strip
 from mstrack.results import write_text
 
@@ -108,8 +109,8 @@ def table_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     """The results as text, for a terminal: headers, and one row per method; `±` is half the 95 % interval."""
     headers = ["Method", *MEASURES, "FPS", f"SR against {report.methods[report.reference].label}"]
     rows = []
-    for method, row in zip(report.methods, compare(report), strict=True):
-        numbers = [f"{c.mean:.1f} ±{(c.interval.high - c.interval.low) / 2:.1f}" for c in row.cells.values()]
+    for method, row in zip(report.methods, build_table(report), strict=True):
+        numbers = [_format_cell(cell) for cell in row.cells.values()]
         d = row.difference
         compared = "reference" if d is None else f"{format_difference(d)} {judge(d)}"
         rows.append([method.label, *numbers, format_speed(method.fps), compared])
@@ -119,17 +120,23 @@ def table_rows(report: Report) -> tuple[list[str], list[list[str]]]:
 def summarise_findings(report: Report) -> str:
     """One sentence on how every method stands against the reference, within noise or not."""
     reference = report.methods[report.reference].label
-    pairs = zip(report.methods, compare(report), strict=True)
-    found = [(method.label, row.difference) for method, row in pairs if row.difference is not None]
+    found = [(row.label, row.difference) for row in build_table(report) if row.difference is not None]
     if not found:
         return f"Only {reference} was measured, so nothing is compared."
+    if all(np.isnan(difference.low) for _, difference in found):
+        return f"With fewer than {FEWEST} scored sequences there is no interval, so the methods are not compared."
     parts = [f"{label} is {judge(d)} ({format_difference(d)} SR)" for label, d in found]
     return f"Against {reference}: {'; '.join(parts)}."
 
 
-def compare(report: Report) -> list[Row]:
+def build_table(report: Report) -> list[Row]:
     """The results as numbers, one row per method."""
-    return compare_methods([measure_runs(m.runs) for m in report.methods], report.reference)
+    return compare_methods([m.label for m in report.methods], [measure_runs(m.runs) for m in report.methods], report.reference)
+
+
+def format_number(value: float) -> str:
+    """One decimal, or a dash where there is no number."""
+    return "-" if np.isnan(value) else f"{value:.1f}"
 
 
 def format_speed(fps: float | None) -> str:
@@ -153,7 +160,11 @@ def write_report(path: Path, report: Report) -> None:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        difference=format_difference, judge=judge, speed=format_speed, minus=lambda text: text.replace("-", "\u2212")
+        difference=format_difference,
+        judge=judge,
+        number=format_number,
+        speed=format_speed,
+        minus=lambda text: text.replace("-", "\u2212"),
     )
     write_text(Path(path), environment.get_template("report.html.j2").render(_collect(report)))
 
@@ -164,7 +175,7 @@ def _collect(report: Report) -> dict[str, Any]:
     runs = [len(method.runs) for method in report.methods]
     return {
         "report": report,
-        "rows": compare(report),
+        "rows": build_table(report),
         "measures": MEASURES,
         "findings": summarise_findings(report),
         "protocol": find_protocol(report.protocol),
@@ -194,10 +205,10 @@ def _draw_scores(report: Report) -> list[Figure]:
         curves = [100 * np.mean([getattr(s, attribute) for s in runs], axis=0) for runs in summaries]
         numbers = [float(np.mean([s[measure] for s in runs])) for runs in summaries]
         order = sorted(range(len(numbers)), key=lambda i: (-np.nan_to_num(numbers[i]), i))
-        words = ", ".join(f"{report.methods[i].label} {numbers[i]:.1f}" for i in order)
+        words = ", ".join(f"{report.methods[i].label} {format_number(numbers[i])}" for i in order)
         lines = [Line(i, x, curve) for i, curve in enumerate(curves)]
         chart = draw_chart(f"{heading}. {measure}: {words}.", lines, x_label, "Frames (%)", y_range=(0, 100), **options)
-        return Figure(f"{heading}: {measure}", chart, [(i, f"{numbers[i]:.1f}") for i in order])
+        return Figure(f"{heading}: {measure}", chart, [(i, format_number(numbers[i])) for i in order])
 
     return [
         draw("SR", "success", OVERLAPS, "Success", "Overlap threshold", x_range=(0, 1)),
@@ -210,9 +221,10 @@ def _draw_training(report: Report) -> list[Figure]:
     for name in dict.fromkeys(name for method in report.methods for name in method.curve):
         points = {i: thin(m.curve[name]) for i, m in enumerate(report.methods) if m.curve.get(name)}
         lines = [Line(i, values[:, 0], values[:, 1]) for i, values in points.items()]
-        ends = [(i, f"{values[-1, 1]:.3g}") for i, values in points.items()]
+        last = max(1.0, *(float(m.curve[name][-1][0]) for m in report.methods if m.curve.get(name)))
+        ends = [(i, f"{values[-1, 1]:.2f}") for i, values in points.items()]
         words = ", ".join(f"{report.methods[i].label} ends at {end}" for i, end in ends)
-        figures.append(Figure(name, draw_chart(f"{name} over training. {words}.", lines, "Iteration", name), ends))
+        figures.append(Figure(name, draw_chart(f"{name} over training. {words}.", lines, "Iteration", "", (0, last)), ends))
     return figures
 
 
@@ -261,6 +273,11 @@ def _draw_strips(report: Report, sr: NDArray[np.float64]) -> list[Strip]:
 
 def _draw_sensitivity(report: Report) -> list[tuple[str, HeatMaps]]:
     return [(picture.name, draw_heat_maps(picture.before, picture.after)) for picture in report.sensitivity]
+
+
+def _format_cell(cell: Cell) -> str:
+    half = (cell.interval.high - cell.interval.low) / 2
+    return format_number(cell.mean) + ("" if np.isnan(half) else f" ±{half:.1f}")
 
 
 def _words(name: str) -> str:

@@ -5,6 +5,7 @@ crop is taken around the previous box, the score map is multiplied by a Hann win
 inside the image with a margin of 10 pixels.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as List
 from concurrent.futures import ThreadPoolExecutor
@@ -100,9 +101,7 @@ class TrackerBatch:
         self._templates, _ = self._cut(frames, self._boxes, self._model.template_factor, self._model.template_size)
 
     @torch.inference_mode()
-    def update(
-        self, frames: List[Frame], active: ArrayLike | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def update(self, frames: List[Frame], active: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Take one frame further those sequences that have one.
 
         Args:
@@ -243,9 +242,9 @@ def _follow_group(
 
 def hann(n: int) -> Tensor:
     """The published window over an n x n score map: 0.5 (1 - cos(2 pi k / (n + 1))), k = 1..n, along both axes."""
-    k = torch.arange(1, n + 1, dtype=torch.float64)
-    side = 0.5 * (1 - torch.cos(2 * torch.pi * k / (n + 1)))
-    return torch.outer(side, side).float()
+    angles = torch.arange(1, n + 1, dtype=torch.float32) * (2 * math.pi / (n + 1))
+    side = 0.5 * (1 - torch.cos(angles))
+    return torch.outer(side, side)
 
 
 def _checked_box(box: ArrayLike, frame: Frame, name: str) -> NDArray[np.float64]:

@@ -124,7 +124,7 @@ def _square(box: ArrayLike, factor: float) -> tuple[int, int, int]:
     """Left, top and side of the square to cut, in whole pixels."""
     x, y, w, h = (float(v) for v in np.asarray(box))
     if not (w > 0 and h > 0 and all(map(math.isfinite, (x, y, w, h)))):
-        raise UserError(f"no crop around the box {(x, y, w, h)}: it needs four finite numbers x, y, w, h with w, h > 0.")
+        raise UserError(f"no crop around box {(x, y, w, h)}: it needs four finite numbers x, y, w, h with w, h > 0.")
     side = math.ceil(math.sqrt(w * h) * factor)
     return round(x + 0.5 * w - side * 0.5), round(y + 0.5 * h - side * 0.5), side
 

@@ -1,1 +1,1 @@
-
+"""Scores of predicted boxes against annotations: arrays in, numbers out."""

@@ -1,7 +1,7 @@
 """One-pass evaluation: success and precision curves per sequence, and their means.
 
-Success (share of frames whose overlap exceeds a threshold) and precision (centre error at most a threshold) follow Wu et
-al., OTB 2013; precision normalised by the size of the target follows Mueller et al., TrackingNet 2018.
+Success (share of frames whose overlap exceeds a threshold) and precision (centre error at most a threshold) follow Wu
+et al., OTB 2013; precision normalised by the size of the target follows Mueller et al., TrackingNet 2018.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 from mstrack.boxes import Boxes
 from mstrack.metrics.protocols import Values, find_protocol
 
-OVERLAPS = np.arange(21) * 0.05
-PIXELS = np.arange(51.0)
-NORMALISED = np.arange(51) / 100
+OVERLAPS: Values = np.arange(21, dtype=np.float64) * 0.05
+PIXELS: Values = np.arange(51.0)
+NORMALISED: Values = np.arange(51, dtype=np.float64) / 100
 MEASURES = ("SR", "OP50", "OP75", "PR", "NPR")
 
 
@@ -107,8 +107,8 @@ def score(
 def per_sequence(scores: Sequence[SequenceScore]) -> dict[str, Values]:
     """The `MEASURES` of S sequences in percent, each (S,); NaN where no frame counts.
 
-    SR is the mean of the 21 success values, OP50 and OP75 are the success at 0.5 and 0.75, PR the precision at 20 pixels,
-    NPR the normalised precision at 0.2.
+    SR is the mean of the 21 success values, OP50 and OP75 are the success at 0.5 and 0.75, PR the precision at 20
+    pixels, NPR the normalised precision at 0.2.
     """
     success = _stack([s.success for s in scores], len(OVERLAPS))
     precision = _stack([s.precision for s in scores], len(PIXELS))

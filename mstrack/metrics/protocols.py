@@ -1,9 +1,9 @@
 """Named scoring conventions: which frames count, and what overlap and error each of them has.
 
-The toolkits of the benchmarks agree on the thresholds' meaning (overlap above, error at most) and on averaging over the
-frames of a sequence, then over sequences. They differ in what this module holds: which frames are left out of the
-denominator, and what an absent target, a broken annotation or a broken prediction is worth. A convention is one function
-and one line of `PROTOCOLS`.
+The toolkits of the benchmarks agree on the thresholds' meaning (overlap above, error at most) and on averaging over
+frames, then over sequences. They differ in what this module holds: which frames are left out of the denominator, and
+what an absent target, a broken annotation or a broken prediction is worth. A convention is one function and one line of
+`PROTOCOLS`.
 """
 
 from collections.abc import Callable
@@ -45,8 +45,9 @@ class Protocol:
 def measure_plain(boxes: Boxes, truths: Boxes, valid: NDArray[np.bool_]) -> Measured:
     """The textbook convention.
 
-    Frames whose target is absent, or whose annotation is NaN or has no area, are in neither numerator nor denominator. The
-    first frame is not forced to the truth, predictions are neither repaired nor rounded, and a missing one (NaN) fails.
+    Frames whose target is absent, or whose annotation is NaN or has no area, are in neither numerator nor denominator.
+    The first frame is not forced to the truth, predictions are neither repaired nor rounded, and a missing one (NaN)
+    fails.
 
     Args:
         boxes: (N, 4) predictions x, y, w, h in pixels.
@@ -58,11 +59,21 @@ def measure_plain(boxes: Boxes, truths: Boxes, valid: NDArray[np.bool_]) -> Meas
     overlap = np.full(len(truths), -np.inf)
     distance = np.full(len(truths), np.inf)
     normalised = distance.copy()
-    offset = centres(boxes[given]) - centres(truths[given])
+    predicted, true = _centre_pixels(boxes[given]), _centre_pixels(truths[given])
+    size = truths[given, 2:]
     overlap[given] = iou(boxes[given], truths[given])
-    distance[given] = np.hypot(*offset.T)
-    normalised[given] = np.hypot(*(offset / truths[given, 2:]).T)
+    distance[given] = np.linalg.norm(predicted - true, axis=1)
+    normalised[given] = np.linalg.norm(predicted / size - true / size, axis=1)
     return Measured(overlap, distance, normalised, counted)
+
+
+def _centre_pixels(boxes: Boxes) -> Values:
+    """(N, 4) -> (N, 2), half a pixel left of and above `boxes.centres`.
+
+    No difference of two centres changes, but its last bit does: integer boxes lie exactly on the thresholds, and with
+    this form, and the division before the subtraction, they fall on the side where the MATLAB toolkits put them.
+    """
+    return centres(boxes) - 0.5
 
 
 PROTOCOLS = {

@@ -1,8 +1,8 @@
 """How sure a mean over sequences is: percentile bootstrap (Efron and Tibshirani 1993, chapter 13).
 
 Values are (S,), one number per sequence, or (R, S) for R runs of the same method with different seeds. Sequences are
-drawn anew with replacement, and so are the runs where there are several: then the interval covers both. With one run it says
-nothing about seeds, and with two or three it is too narrow.
+drawn anew with replacement, and so are the runs where there are several: then the interval covers both. With one run it
+says nothing about seeds, and with two or three it is too narrow.
 """
 
 from typing import NamedTuple
@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mstrack.metrics.protocols import Values
+
+FEWEST = 6
+"""Below this many sequences no interval is given: even if all of 5 differences have one sign, chance does that in 6 %."""
 
 _Generator = np.random.Generator
 
@@ -31,7 +34,7 @@ class Difference(NamedTuple):
 
     @property
     def within_noise(self) -> bool:
-        """Whether the interval holds 0, or there is none: the data do not tell a from b."""
+        """Whether the data do not tell a from b: the interval holds 0, or there is none."""
         return not (self.low > 0 or self.high < 0)
 
 
@@ -45,7 +48,7 @@ def interval(values: ArrayLike, level: float = 0.95, resamples: int = 2000, seed
         seed: Of the draws, so that a report is the same each time.
 
     Returns:
-        The bounds; NaN where no sequence is left.
+        The bounds; NaN where fewer than `FEWEST` sequences are left.
     """
     runs = np.atleast_2d(np.asarray(values, dtype=np.float64))
     runs = runs[:, np.isfinite(runs).all(axis=0)]
@@ -53,9 +56,7 @@ def interval(values: ArrayLike, level: float = 0.95, resamples: int = 2000, seed
     return Interval(*_bounds(_resample(runs, _draw(runs.shape[1], resamples, rng), rng), level))
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Difference:
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Difference:
     """The mean of a - b over the same sequences, with its bootstrap interval.
 
     Both sides see the same draw of sequences, so that what is hard for both cancels; runs are drawn for each side.
@@ -66,6 +67,9 @@ def paired_difference(
         level: Share of the bootstrap differences inside.
         resamples: Number of bootstrap differences.
         seed: Of the draws.
+
+    Returns:
+        Mean and bounds; the bounds are NaN where fewer than `FEWEST` sequences are left.
 
     Raises:
         ValueError: The numbers of sequences differ.
@@ -90,13 +94,14 @@ def _draw(size: int, resamples: int, rng: _Generator) -> Values:
 
 
 def _resample(runs: Values, sequences: Values, rng: _Generator) -> Values:
-    """Bootstrap means: (R, S) values, (T, S) weights of the sequences -> (T,); runs are drawn only where R > 1."""
+    """Bootstrap means, (R, S) values and (T, S) weights of the sequences -> (T,); NaN for too few sequences."""
+    if runs.shape[1] < FEWEST:
+        return np.full(len(sequences), np.nan)
     rows = _draw(len(runs), len(sequences), rng) if len(runs) > 1 else np.ones((len(sequences), 1))
     return np.sum((rows @ runs) * sequences, axis=1)
 
 
 def _bounds(means: Values, level: float) -> tuple[float, float]:
-    # Without a sequence every mean is an empty sum, which would read as a certain 0.
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

@@ -1,0 +1,213 @@
+"""`TunedAdamW`: AdamW whose steps pass through a tuning method."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mstrack.errors import UserError
+from mstrack.tuning.base import Tuning
+from mstrack.tuning.chunks import Chunk, Scratch, split_runs
+from mstrack.tuning.patterns import Pattern, select_parameters
+
+
+class TunedAdamW(torch.optim.Optimizer):
+    """AdamW (Loshchilov and Hutter 2019, decoupled weight decay) whose steps pass through a tuning method.
+
+    With `FullFineTuning` every number equals that of `torch.optim.AdamW(parameters, ..., fused=fused)` bit for bit, and the
+    saved states are interchangeable.
+
+    Args:
+        named_parameters: As of `nn.Module.named_parameters()`.
+        tuning: The method.
+        lr: Learning rate; a parameter group's is this times its factor.
+        weight_decay: Decoupled; part of the step that the method adjusts.
+        betas: Of the moment averages; none: what the method asks for, (0.9, 0.999) as a rule.
+        eps: Added to the root of the second moment.
+        patterns: (glob pattern over names, factor of the learning rate, 0 or none to freeze); the first that matches counts,
+            and every name must match. Without it everything that requires a gradient trains at factor 1.
+        fused: Compute AdamW's step by torch's fused kernel: a step never waits for the device, and a GPU is fast. None: by
+            the device, fused unless on a CPU (as torch does, whose own default there is not fused).
+
+    Attributes:
+        tuning: The method.
+        frozen: Names of the parameters that do not train; `requires_grad` is off.
+
+    Raises:
+        UserError: Names that no pattern covers, nothing to train, a hyperparameter out of range, or one that the method
+            cannot run with.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        tuning: Tuning,
+        lr: float,
+        weight_decay: float = 1e-4,
+        betas: Sequence[float] | None = None,
+        eps: float = 1e-8,
+        patterns: Sequence[Pattern] | None = None,
+        fused: bool | None = None,
+    ) -> None:
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eps", eps)):
+            if not value >= 0:
+                raise UserError(f"{name} = {value}: expected a number of at least 0.")
+        chosen = tuning.choose_betas(betas)
+        if not all(0 <= beta < 1 for beta in chosen):
+            raise UserError(f"betas = {chosen}: expected two numbers of at least 0 and below 1.")
+        selection = select_parameters(named_parameters, tuning.select, patterns)
+        self.tuning = tuning
+        self.frozen = selection.frozen
+        self._chunks: dict[tuple[Any, ...], list[list[Chunk]]] = {}
+        groups = [{"params": rows, "lr": lr * factor} for factor, rows in selection.trained.items()]
+        if fused is None:
+            fused = all(p.device.type != "cpu" for rows in selection.trained.values() for _, p in rows)
+        defaults = {"lr": lr, "betas": chosen, "eps": eps, "weight_decay": weight_decay, "fused": fused}
+        super().__init__(groups, defaults)
+        for group in self.param_groups:
+            group["initial_lr"] = group["lr"]
+        tuning.prepare({name: p for rows in selection.trained.values() for name, p in rows})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._chunks = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"tuning": self.tuning, "frozen": self.frozen}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None, *, skip: Tensor | None = None) -> Any:
+        """Take one step; a parameter without a gradient stays as it is.
+
+        Args:
+            closure: Computes the loss and the gradients anew (as in torch).
+            skip: 0-dim bool tensor on the parameters' device. When it is true nothing changes: no parameter, no moment, no
+                count, no state of the method, whatever the gradients hold. The fused step leaves the reading of it to the
+                device; the other reads it on the host, which costs nothing on a CPU.
+
+        Returns:
+            What the closure returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if skip is not None and not self._fused and bool(skip):
+            return loss
+        self.tuning.begin_step(self.param_groups)
+        for group, chunks in zip(self.param_groups, self._plan(), strict=True):
+            for chunk in chunks:
+                chunk.gradients = [_gradient(p, like) for p, like in zip(chunk.parameters, chunk.proposals, strict=True)]
+                chunk.states = [self.state[p] for p in chunk.parameters]
+                chunk.skip = skip if self._fused else None
+                (_propose_fused if self._fused else _propose)(chunk, group)
+                self.tuning.apply(chunk)
+                chunk.gradients, chunk.states = [], []
+        return loss
+
+    @property
+    def _fused(self) -> bool:
+        return bool(self.param_groups[0]["fused"])
+
+    # ---------------------------------------------------------------- which parameters go together
+    def _plan(self) -> list[list[Chunk]]:
+        """The chunks of each group, over the parameters that have a gradient; kept while those stay the same."""
+        present = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        for parameter in (p for row in present for p in row if p not in self.state):
+            self._begin(parameter)
+        counts = [[self._count(p) for p in row] for row in present]
+        first = next((count for row in counts for count in row), 0.0)
+        key = tuple((id(p), n - first) for row, ns in zip(present, counts, strict=True) for p, n in zip(row, ns, strict=True))
+        if key not in self._chunks:
+            self._chunks = {key: self._divide(present, counts)}
+        return self._chunks[key]
+
+    def _divide(self, present: list[list[nn.Parameter]], counts: list[list[float]]) -> list[list[Chunk]]:
+        """Chunks of parameters of one group, device, type and step count; their states get the memory order of a chunk."""
+        runs: list[list[list[nn.Parameter]]] = []
+        for row, ns in zip(present, counts, strict=True):
+            alike: dict[tuple[Any, ...], list[nn.Parameter]] = {}
+            for parameter, count in zip(row, ns, strict=True):
+                alike.setdefault((count, parameter.dtype, parameter.device), []).append(parameter)
+            runs.append([run for parameters in alike.values() for run in split_runs(parameters)])
+        scratch = Scratch([run for row in runs for run in row])
+        chunks = [[Chunk(run, scratch) for run in row] for row in runs]
+        for chunk in (chunk for row in chunks for chunk in row):
+            for moved, like in zip(chunk.parameters, chunk.proposals, strict=True):
+                state = self.state[moved]
+                for name, value in state.items():
+                    if torch.is_tensor(value) and value.shape == like.shape and value.stride() != like.stride():
+                        state[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
+        return chunks
+
+    def _begin(self, parameter: nn.Parameter) -> None:
+        """The state of a parameter before its first step, as torch's AdamW has it."""
+        device = parameter.device if self._fused else "cpu"
+        self.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=device),
+            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        }
+
+    def _count(self, parameter: nn.Parameter) -> float:
+        """Steps a parameter has taken; 0 where only the device knows, and each parameter is corrected by its own."""
+        return 0.0 if self._fused else self.state[parameter]["step"].item()
+
+
+def _gradient(parameter: Tensor, like: Tensor) -> Tensor:
+    """The gradient in the type and memory order of the parameter."""
+    gradient = parameter.grad
+    if gradient is None or gradient.is_sparse:
+        raise UserError("a sparse gradient was given; TunedAdamW takes dense ones.")
+    if gradient.dtype == like.dtype and gradient.stride() == like.stride():
+        return gradient
+    return torch.empty_like(like).copy_(gradient)
+
+
+# ---------------------------------------------------------------- where AdamW alone would go
+def _propose(chunk: Chunk, group: dict[str, Any]) -> None:
+    """Update the moments and fill `chunk.proposal`, in the order of operations of torch's own foreach AdamW."""
+    lr, (beta1, beta2) = group["lr"], group["betas"]
+    means = [state["exp_avg"] for state in chunk.states]
+    squares = [state["exp_avg_sq"] for state in chunk.states]
+    torch._foreach_add_([state["step"] for state in chunk.states], 1)
+    step = chunk.states[0]["step"].item()
+
+    torch._foreach_lerp_(means, chunk.gradients, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, chunk.gradients, chunk.gradients, 1 - beta2)
+    torch._foreach_copy_(chunk.spares, squares)
+    chunk.spare.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group["eps"])
+    torch._foreach_copy_(chunk.proposals, chunk.parameters)
+    if group["weight_decay"] != 0:
+        chunk.proposal.mul_(1 - lr * group["weight_decay"])
+    torch._foreach_addcdiv_(chunk.proposals, means, chunk.spares, -(lr / (1 - beta1**step)))
+
+
+def _propose_fused(chunk: Chunk, group: dict[str, Any]) -> None:
+    """Update the moments and fill `chunk.proposal` by torch's fused kernel, which heeds the skip flag on the device."""
+    beta1, beta2 = group["betas"]
+    steps = [state["step"] for state in chunk.states]
+    skip = None if chunk.skip is None else chunk.skip.to(chunk.proposal.device, torch.float32)
+    torch._foreach_copy_(chunk.proposals, chunk.parameters)
+    torch._foreach_add_(steps, 1)
+    torch._fused_adamw_(
+        chunk.proposals,
+        chunk.gradients,
+        [state["exp_avg"] for state in chunk.states],
+        [state["exp_avg_sq"] for state in chunk.states],
+        [],
+        steps,
+        lr=group["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+        grad_scale=None,
+        found_inf=skip,
+    )
+    if skip is not None:
+        torch._foreach_sub_(steps, [skip] * len(steps))

@@ -1,0 +1,117 @@
+"""What a tuning method is: which parameters train, and what becomes of each step that AdamW proposes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mstrack.errors import UserError
+from mstrack.tuning.chunks import Chunk
+
+BETAS = (0.9, 0.999)
+"""The betas of `torch.optim.AdamW`."""
+
+
+class Tuning:
+    """A tuning method; unchanged, it is full fine-tuning.
+
+    A subclass overrides what differs. Whatever it must remember of a parameter lives in that parameter's `state`, so that
+    saving and resuming the optimizer saves and resumes the method.
+    """
+
+    def select(self, name: str) -> float:
+        """Whether a parameter trains, and how fast.
+
+        Args:
+            name: Name of the parameter in the model.
+
+        Returns:
+            Its factor on the learning rate; 0 freezes it.
+        """
+        return 1.0
+
+    def choose_betas(self, betas: Sequence[float] | None) -> tuple[float, float]:
+        """The betas that AdamW runs with.
+
+        Args:
+            betas: What the user asked for; none: whatever suits the method.
+
+        Raises:
+            UserError: The method cannot run with them.
+        """
+        first, second = BETAS if betas is None else betas
+        return float(first), float(second)
+
+    def prepare(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Called once, before the first step, with the parameters that train."""
+
+    def begin_step(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """Called at the start of every step with the optimizer's parameter groups, their gradients in place.
+
+        For methods that must see all gradients before they can adjust one step.
+        """
+
+    def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """Turn the step that AdamW proposes for one parameter into the step that is taken.
+
+        Args:
+            step: Bias-corrected Adam step and decoupled weight decay together, sign included: AdamW alone would add it to
+                the parameter. May be changed in place.
+            gradient: Gradient of the parameter, as clipped; not to be changed.
+            state: `optimizer.state[parameter]`: AdamW's and whatever this method keeps.
+
+        Returns:
+            What is added to the parameter, of the same shape.
+        """
+        return step
+
+    def apply(self, chunk: Chunk) -> None:
+        """Move the parameters of a chunk from where they are towards what AdamW proposes.
+
+        Here `adjust` is called for one parameter after the other. A method that can do many at once overrides this too, and
+        is tested to do the same.
+        """
+        if type(self).adjust is Tuning.adjust:
+            torch._foreach_copy_(chunk.parameters, chunk.proposals)
+            return
+        for parameter, proposal, gradient, state in chunk.rows():
+            before = {key: value.clone() for key, value in state.items() if chunk.skip is not None and torch.is_tensor(value)}
+            step = proposal - parameter
+            version = step._version
+            adjusted = self.adjust(step, gradient, state)
+            untouched = adjusted is step and step._version == version
+            after = proposal if untouched else parameter + adjusted
+            if chunk.skip is None:
+                parameter.copy_(after)
+                continue
+            torch.where(chunk.skip, parameter, after, out=parameter)
+            for key, value in state.items():
+                if torch.is_tensor(value):
+                    value.copy_(torch.where(chunk.skip, before.get(key, torch.zeros_like(value)), value))
+
+    def mean_step(self) -> float:
+        """Size of the steps that are taken over that of the steps AdamW proposes, on average over parameters."""
+        return 1.0
+
+    def evaluation_weights(self) -> dict[str, Tensor] | None:
+        """Weights to evaluate and ship instead of the trained ones, by parameter name; none: the trained ones."""
+        return None
+
+
+class FullFineTuning(Tuning):
+    """Every parameter trains, every step is taken as AdamW proposes it (row b of the paper's Table 3)."""
+
+
+def effective_rate(tuning: Tuning) -> float:
+    """Factor at which plain fine-tuning takes steps of the same mean size.
+
+    The control of every comparison is "full fine-tuning at the learning rate x this": for `interpolate` mean(1 - m), for
+    `velocity` 1, since rho averages the proposed steps and adds up to all of them.
+
+    Raises:
+        UserError: Not a tuning method.
+    """
+    if not isinstance(tuning, Tuning):
+        raise UserError(f"expected a tuning method (a mstrack.tuning.Tuning), got {tuning!r}.")
+    return tuning.mean_step()

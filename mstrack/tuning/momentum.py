@@ -1,0 +1,248 @@
+"""Modality sensitivity-aware tuning (MST), the method of the paper, and the scalar momentum it is compared with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mstrack.errors import UserError
+from mstrack.registry import unknown
+from mstrack.tuning.base import BETAS, Tuning
+from mstrack.tuning.chunks import Chunk
+from mstrack.tuning.ranks import (
+    MOST_BITS,
+    Run,
+    add_keys,
+    count_keys,
+    exact_ranks,
+    histogram_ranks,
+    magnitude_keys,
+    middle_ranks,
+    plan_runs,
+    rank_table,
+    ranks_of_rows,
+)
+
+Scope = Literal["tensor", "network"]
+Update = Literal["interpolate", "velocity", "released"]
+Rank = Literal["histogram", "exact"]
+
+
+class MST(Tuning):
+    """Modality sensitivity-aware tuning: the more sensitive a parameter, the more of its previous state it keeps.
+
+    Source: the MST paper, sections 3.2-3.3 and Algorithm 1, in the reading of this project. For an element with gradient G the
+    sensitivity is G * G, r in [0, 1] its rank among the sensitivities of its scope, and m = a + (b - a) * r its momentum
+    coefficient. With theta the parameter and delta the step that AdamW proposes (weight decay included), the updates are:
+
+    - `interpolate`: theta <- m * theta + (1 - m) * (theta + delta), which is theta <- theta + (1 - m) * delta. With a constant
+      m this is *exactly* a smaller learning rate, (1 - m) times the given one; with ranked m it is an element-wise scale of
+      the step. It costs no memory.
+    - `velocity`: rho <- m * rho + (1 - m) * delta, theta <- theta + rho, from rho = 0. One buffer more; AdamW runs with its
+      first beta at 0.
+    - `released`: what the authors' later public trainer computes, for reproduction only. The sensitivity is the mean of the
+      previous and the current 1e8 * G * G, and m = linspace(a, b, N)[argsort(sensitivity)], then `interpolate`. Indexing by
+      argsort is not a rank mapping but its inverse permutation: m is unrelated to the sensitivity (correlation 0.002). It
+      sorts, so it is slow, and its scope is the tensor.
+
+    Args:
+        momentum: (a, b), the coefficients of the least and the most sensitive element; 0 <= a <= b <= 1. None: the paper's
+            (0.8, 0.85), and (0.25, 0.65) for `released`.
+        scope: Ranks inside each `tensor`, or over all that trains together (`network`).
+        update: As above.
+        rank: By `histogram`, fast, or `exact`, by sorting: the reference it is tested against.
+
+    Raises:
+        UserError: A value that is none of these.
+    """
+
+    def __init__(
+        self,
+        momentum: Sequence[float] | None = None,
+        scope: Scope = "tensor",
+        update: Update = "interpolate",
+        rank: Rank = "histogram",
+    ) -> None:
+        for what, given, known in (("scope", scope, Scope), ("update", update, Update), ("rank", rank, Rank)):
+            if given not in get_args(known):
+                raise UserError(unknown(f"{what} of MST", str(given), get_args(known)))
+        if update == "released" and scope != "tensor":
+            raise UserError("update 'released' ranks inside each tensor; scope 'network' was given. Leave the scope out.")
+        if momentum is None:
+            momentum = (0.25, 0.65) if update == "released" else (0.8, 0.85)
+        if len(momentum) != 2 or not 0 <= momentum[0] <= momentum[1] <= 1:
+            raise UserError(f"momentum = {momentum}: expected two numbers (a, b) with 0 <= a <= b <= 1.")
+        self.momentum = (float(momentum[0]), float(momentum[1]))
+        self.scope = scope
+        self.update = update
+        self.rank = rank
+        self._network: Tensor | None = None
+
+    def choose_betas(self, betas: Sequence[float] | None) -> tuple[float, float]:
+        """AdamW's own; for `velocity` the first is 0."""
+        if self.update != "velocity":
+            return super().choose_betas(betas)
+        if betas is None:
+            return 0.0, BETAS[1]
+        if betas[0] > 0:
+            raise UserError(
+                f"betas = {tuple(betas)}: the update 'velocity' needs a first beta of 0. Its rho is a momentum of its own; on"
+                f" top of AdamW's, {betas[0]}, it is momentum twice, which hurt at every learning rate that was tried."
+                " Leave betas out, or take the update 'interpolate'."
+            )
+        return super().choose_betas(betas)
+
+    def mean_step(self) -> float:
+        """The mean of 1 - m; 1 for `velocity`, whose rho adds up to all that was proposed."""
+        return 1.0 if self.update == "velocity" else 1.0 - sum(self.momentum) / 2
+
+    # ---------------------------------------------------------------- one parameter
+    def coefficient(self, gradient: Tensor) -> Tensor:
+        """Momentum coefficient m of every element of a parameter.
+
+        Args:
+            gradient: Of the parameter. For the scope `network` inside a step only, where `begin_step` has seen the others.
+
+        Returns:
+            float32 of its shape.
+        """
+        low, high = self.momentum
+        return low + (high - low) * self._ranks(gradient)
+
+    def _ranks(self, gradient: Tensor) -> Tensor:
+        if self.scope == "tensor":
+            return exact_ranks(gradient) if self.rank == "exact" else histogram_ranks(gradient)
+        if self._network is None:
+            raise UserError("scope 'network' ranks over all gradients: begin_step(groups) comes before coefficient(gradient).")
+        keys = magnitude_keys(gradient)
+        if self.rank == "histogram":
+            return self._network[keys.bitwise_right_shift_(31 - MOST_BITS)].view(gradient.shape)
+        size = self._network.numel()
+        if size < 2:
+            return torch.full(gradient.shape, 0.5, device=gradient.device)
+        below = torch.searchsorted(self._network, keys)
+        upto = torch.searchsorted(self._network, keys, right=True)
+        return ((below + upto - 1) * (0.5 / (size - 1))).to(torch.float32).view(gradient.shape)
+
+    def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """The step under the momentum coefficients of the parameter's elements; the plain version of `apply`."""
+        if self.momentum == (0.0, 0.0) and self.update != "velocity":
+            return step
+        if self.update == "released":
+            return step.mul_(1 - self._released(gradient, state).to(step.dtype))
+        scale = (1 - self.coefficient(gradient)).to(step.dtype)
+        if self.update == "interpolate":
+            return step.mul_(scale)
+        rho = state.setdefault("rho", torch.zeros_like(step))
+        return rho.lerp_(step, scale)
+
+    def _released(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """Momentum coefficients as the released trainer has them."""
+        current = 1e8 * gradient.to(torch.float32) ** 2
+        previous = state.setdefault("previous", torch.zeros_like(current))
+        sensitivity = ((previous + current) / 2).flatten()
+        previous.copy_(current)
+        if sensitivity.numel():
+            sensitivity = sensitivity / sensitivity.max()
+        ladder = torch.linspace(*self.momentum, sensitivity.numel(), device=gradient.device)
+        return ladder[sensitivity.argsort()].view(gradient.shape)
+
+    # ---------------------------------------------------------------- many parameters
+    def begin_step(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """For the scope `network`: rank all gradients together, in one pass over them."""
+        if self.scope != "network":
+            return
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        if self.rank == "exact":
+            self._network = torch.cat([magnitude_keys(g) for g in gradients]).sort().values if gradients else None
+            return
+        counts: Tensor | None = None
+        for gradient in gradients:
+            counts = torch.zeros(1 << MOST_BITS, dtype=torch.int64, device=gradient.device) if counts is None else counts
+            add_keys(counts, magnitude_keys(gradient).bitwise_right_shift_(31 - MOST_BITS))
+        self._network = None if counts is None else rank_table(counts, sum(g.numel() for g in gradients))
+
+    def apply(self, chunk: Chunk) -> None:
+        """Move the parameters of a chunk; the fast version of `adjust`, with one pass for all ranks of the chunk."""
+        low, high = self.momentum
+        if self.update == "released" or (self.rank == "exact" and low < high):
+            super().apply(chunk)
+        elif self.update == "velocity":
+            self._accelerate(chunk)
+        elif low == high:
+            torch._foreach_lerp_(chunk.parameters, chunk.proposals, 1 - low)
+        else:
+            self._scale(chunk)
+            torch._foreach_lerp_(chunk.parameters, chunk.proposals, chunk.spares)
+
+    def _accelerate(self, chunk: Chunk) -> None:
+        """The update `velocity`."""
+        rhos = []
+        for state, like in zip(chunk.states, chunk.proposals, strict=True):
+            if "rho" not in state:
+                state["rho"] = torch.zeros_like(like)
+            rhos.append(state["rho"])
+        self._scale(chunk)
+        torch._foreach_sub_(chunk.proposals, chunk.parameters)
+        if chunk.skip is None:
+            torch._foreach_lerp_(rhos, chunk.proposals, chunk.spares)
+            torch._foreach_add_(chunk.parameters, rhos)
+            return
+        chunk.spare.masked_fill_(chunk.skip, 0)
+        torch._foreach_lerp_(rhos, chunk.proposals, chunk.spares)
+        torch._foreach_copy_(chunk.spares, rhos)
+        chunk.spare.masked_fill_(chunk.skip, 0)
+        torch._foreach_add_(chunk.parameters, chunk.spares)
+
+    def _scale(self, chunk: Chunk) -> None:
+        """Fill `chunk.spare` with 1 - m of every element."""
+        low, high = self.momentum
+        if low == high:
+            chunk.spare.fill_(1 - low)
+            return
+        torch._foreach_copy_(chunk.magnitudes, chunk.gradients)
+        keys = chunk.keys.bitwise_and_(0x7FFFFFFF)
+        if self._network is not None:
+            table = (self._network * (low - high) + (1 - low)).to(chunk.spare.dtype)
+            torch.index_select(table, 0, keys.bitwise_right_shift_(31 - MOST_BITS), out=chunk.spare)
+            return
+        for run in plan_runs(chunk.sizes):
+            if run.bits == 0:
+                rows = keys[run.start : run.stop].view(len(run.sizes), -1)
+                chunk.spare[run.start : run.stop] = ranks_of_rows(rows).mul_(low - high).add_(1 - low).view(-1)
+            else:
+                self._scale_by_histogram(chunk, run, keys[run.start : run.stop])
+
+    def _scale_by_histogram(self, chunk: Chunk, run: Run, keys: Tensor) -> None:
+        """Fill the part of `chunk.spare` that is a run of large tensors: all are counted in one pass."""
+        low, high = self.momentum
+        keys.bitwise_right_shift_(31 - run.bits)
+        for row, part in enumerate(keys.split(run.sizes)[1:], start=1):
+            part.add_(row << run.bits)
+        counts = count_keys(keys, len(run.sizes) << run.bits).view(len(run.sizes), -1)
+        name = f"slope of {run}"
+        if name not in chunk.notes:
+            slopes = [[(low - high) * 0.5 / (size - 1)] for size in run.sizes]
+            chunk.notes[name] = torch.tensor(slopes, dtype=torch.float32, device=keys.device)
+        table = (middle_ranks(counts) * chunk.notes[name]).add_(1 - low).to(chunk.spare.dtype)
+        torch.index_select(table.view(-1), 0, keys, out=chunk.spare[run.start : run.stop])
+
+
+class ScalarMomentum(MST):
+    """One momentum coefficient for every parameter (row d of the paper's Table 3, and Table 6).
+
+    With the update `interpolate` this is exactly plain fine-tuning at (1 - momentum) times the learning rate.
+
+    Args:
+        momentum: The coefficient m.
+        update: `interpolate` or `velocity`, as of `MST`.
+
+    Raises:
+        UserError: A coefficient outside [0, 1], or no such update.
+    """
+
+    def __init__(self, momentum: float = 0.8, update: Literal["interpolate", "velocity"] = "interpolate") -> None:
+        if update not in ("interpolate", "velocity"):
+            raise UserError(unknown("update of scalar momentum", str(update), ("interpolate", "velocity")))
+        super().__init__((momentum, momentum), update=update)

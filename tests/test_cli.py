@@ -1,0 +1,175 @@
+"""The commands as a user types them: what they print, what they refuse, and how."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import moving_squares
+import numpy as np
+import pytest
+
+from mstrack import checkpoint, create_model
+from mstrack.registry import TABLES
+from mstrack.results import read_track
+
+
+def mst(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "mstrack", *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *fragments: str) -> None:
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    for fragment in fragments:
+        assert fragment in done.stderr, done.stderr
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip in two folders, with its tracker."""
+    root = tmp_path_factory.mktemp("clip")
+    moving_squares.load(root, "test", sequences=1)
+    small = create_model("mst-tiny", width=32, depth=2, heads=2, cross_layers=(1,))
+    checkpoint.save(root / "small.safetensors", small, {"note": "random weights"})
+    return root
+
+
+def folders(clip: Path) -> tuple[Path, Path]:
+    return clip / "test" / "square0" / "rgb", clip / "test" / "square0" / "thermal"
+
+
+def test_help_names_every_command() -> None:
+    done = mst("--help")
+    assert done.returncode == 0
+    for name in ("quickstart", "train", "track", "eval", "list", "config", "info", "convert"):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_list(kind: str) -> None:
+    done = mst("list", kind)
+    assert done.stdout.split() == sorted(TABLES[kind])
+
+
+def test_config_show_is_a_recipe(tmp_path: Path) -> None:
+    done = mst("config", "show", "recipes/quickstart.yaml", "train.lr=0.5")
+    assert done.returncode == 0
+    (tmp_path / "own.yaml").write_text(done.stdout)
+    again = mst("config", "show", tmp_path / "own.yaml")
+    assert again.stdout == done.stdout
+    assert "lr: 0.5" in done.stdout
+
+
+def test_track_writes_boxes_and_pictures(clip: Path, tmp_path: Path) -> None:
+    rgb, aux = folders(clip)
+    done = mst("track", clip / "small.safetensors", "--rgb", rgb, "--aux", aux, "--box", "38,40,16,14", "--out", tmp_path / "o")
+    assert done.returncode == 0, done.stderr
+    track = read_track(tmp_path / "o", "track")
+    assert track is not None
+    assert track.boxes.shape == (moving_squares.FRAMES, 4)
+    np.testing.assert_allclose(track.boxes[0], [38, 40, 16, 14])
+    pictures = sorted((tmp_path / "o" / "frames").iterdir())
+    assert len(pictures) == moving_squares.FRAMES
+    picture = cv2.imread(str(pictures[0]))
+    assert picture.shape == (moving_squares.SIDE, 2 * moving_squares.SIDE, 3)
+
+
+def test_track_writes_a_video(clip: Path, tmp_path: Path) -> None:
+    rgb, aux = folders(clip)
+    out = tmp_path / "o"
+    done = mst("track", clip / "small.safetensors", "--rgb", rgb, "--aux", aux, "--box", "38,40,16,14", "--out", out, "--video")
+    assert done.returncode == 0, done.stderr
+    video = cv2.VideoCapture(str(out / "track.mp4"))
+    frames = 0
+    while video.read()[0]:
+        frames += 1
+    assert frames == moving_squares.FRAMES
+
+
+def test_track_without_the_second_modality(clip: Path, tmp_path: Path) -> None:
+    rgb, _ = folders(clip)
+    done = mst("track", clip / "small.safetensors", "--rgb", rgb, "--box", "38,40,16,14", "--out", tmp_path / "o")
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_clips_are_refused(clip: Path, tmp_path: Path) -> None:
+    rgb, aux = folders(clip)
+
+    def track(rgb: Path, aux: Path, box: str) -> subprocess.CompletedProcess[str]:
+        return mst("track", clip / "small.safetensors", "--rgb", rgb, "--aux", aux, "--box", box, "--out", tmp_path / "o")
+
+    assert_refused(track(tmp_path / "nowhere", aux, "1,2,3,4"), "no folder", "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert_refused(track(tmp_path / "empty", aux, "1,2,3,4"), "holds no images")
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    (fewer / "0.png").write_bytes((aux / "0000.png").read_bytes())
+    assert_refused(track(rgb, fewer, "1,2,3,4"), "12 frames", "1")
+    assert_refused(track(rgb, aux, "1,2,3"), "x,y,w,h")
+    assert_refused(track(rgb, aux, "10,10,0,5"), "no size")
+    assert_refused(track(rgb, aux, "500,500,20,20"), "outside the image", "96 x 96")
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for i, path in enumerate(sorted(aux.iterdir())):
+        (damaged / path.name).write_bytes(path.read_bytes()[: 200 if i == 3 else None])
+    assert_refused(track(rgb, damaged, "38,40,16,14"), "0003.png", "truncated")
+
+
+def test_unknown_names_are_refused() -> None:
+    assert_refused(mst("list", "modles"), "Did you mean 'models'")
+    assert_refused(mst("train", "quickstart", "train.bacth=2"), "Did you mean 'batch'")
+    assert_refused(mst("train", "quickstart", "model.name=mst-tony", "model.weights=null"), "Did you mean 'mst-tiny'")
+    assert_refused(mst("train", "quickstart", "data.train.0.name=sinthetic"), "Did you mean 'synthetic'")
+    assert_refused(mst("train", "quickstart", "tuning.name=mts"), "Did you mean 'mst'")
+    assert_refused(mst("train", "quikstart"), "Did you mean 'quickstart'")
+    assert_refused(mst("info", "nothing-here"), "nothing-here")
+    assert_refused(mst("eval", "nothing-here.safetensors"), "nothing-here")
+
+
+def test_a_checkpoint_of_another_model_is_refused(clip: Path, tmp_path: Path) -> None:
+    wrong = mst("train", "quickstart", f"model.weights={clip / 'small.safetensors'}", f"run.out={tmp_path}")
+    assert_refused(wrong, "small.safetensors")
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = mst("list", "modles", "--debug")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_numbered_frames_are_sorted_by_value(tmp_path: Path) -> None:
+    from mstrack.clip import list_images
+
+    for name in ("frame10.png", "frame2.png", "frame1.png", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [p.name for p in list_images(tmp_path)] == ["frame1.png", "frame2.png", "frame10.png"]
+
+
+def test_eval_is_resumable_and_refuses_other_results(clip: Path, tmp_path: Path) -> None:
+    from mstrack.errors import UserError
+    from mstrack.evaluation import evaluate
+
+    options = {"on": "moving_squares:load", "root": clip, "out": tmp_path / "r", "modality": "thermal"}
+    first = evaluate(clip / "small.safetensors", **options)
+    assert first.fps is not None
+    assert len(first.scores) == 3
+    (tmp_path / "r" / "square1.txt").unlink()
+    stamp = (tmp_path / "r" / "square0.txt").stat().st_mtime_ns
+    again = evaluate(clip / "small.safetensors", **options)
+    assert (tmp_path / "r" / "square0.txt").stat().st_mtime_ns == stamp
+    assert dict(again.summary) == dict(first.summary)
+    parallel = evaluate(clip / "small.safetensors", **{**options, "out": tmp_path / "p"}, workers=2)
+    assert dict(parallel.summary) == pytest.approx(dict(first.summary), abs=0.02)
+    other = create_model("mst-tiny", width=32, depth=2, heads=2, cross_layers=(1,))
+    with pytest.raises(UserError, match="weights"):
+        evaluate(other, **options)
+
+
+def test_different_frame_counts_are_named(clip: Path) -> None:
+    from mstrack.errors import UserError
+
+    sequence = moving_squares.load(clip, "test", sequences=1)[0]
+    with pytest.raises(UserError, match=r"'square0'.*12 rgb frames.*11 thermal frames"):
+        dataclasses.replace(sequence, aux=sequence.aux[:-1])
