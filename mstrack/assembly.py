@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import nn
@@ -15,11 +16,12 @@ from mstrack.errors import UserError
 from mstrack.losses import tracking_losses
 from mstrack.models import create_model
 from mstrack.models.blocks import normalise
+from mstrack.models.network import Network
 from mstrack.registry import resolve
 from mstrack.tuning import TunedAdamW
 
 
-def build_model(config: Config) -> nn.Module:
+def build_model(config: Config) -> Network:
     """The network with its weights loaded, on the CPU."""
     network = create_model(config.model.name, **config.model.arguments)
     if config.model.weights is not None:
@@ -27,7 +29,7 @@ def build_model(config: Config) -> nn.Module:
     return network
 
 
-def build_optimizer(network: nn.Module, config: Config) -> TunedAdamW:
+def build_optimizer(network: Network, config: Config) -> TunedAdamW:
     """AdamW under the configured tuning method; frozen parameters get `requires_grad` off."""
     try:
         tuning = resolve("tunings", config.tuning.name)(**config.tuning.arguments)
@@ -43,7 +45,7 @@ def build_optimizer(network: nn.Module, config: Config) -> TunedAdamW:
         raise UserError(f"tuning '{config.tuning.name}': {error}") from error
 
 
-def pair_dataset(config: Config, network: nn.Module, sources: Iterable[Source], seed: int, training: bool) -> PairDataset:
+def pair_dataset(config: Config, network: Network, sources: Iterable[Source], seed: int, training: bool) -> PairDataset:
     """Training pairs of the configured sources, in the network's sizes; without variation when not `training`."""
     data = config.data
     pairing = Pairing(
@@ -77,15 +79,15 @@ def set_mode(network: nn.Module) -> None:
 
 def batch_losses(model: nn.Module, batch: Batch, config: Config, device: torch.device) -> dict[str, torch.Tensor]:
     """Forward pass and loss terms of a batch."""
-    move = {"device": device, "non_blocking": True}
-    keep = batch.keep.to(**move)[:, :, None, None, None]
-    photometry = batch.photometry.to(**move)
-    template = normalise(vary(batch.template.to(**move), photometry[:, 0])) * keep
-    search = normalise(vary(batch.search.to(**move), photometry[:, 1])) * keep
+    send = partial(torch.Tensor.to, device=device, non_blocking=True)
+    keep = send(batch.keep)[:, :, None, None, None]
+    photometry = send(batch.photometry)
+    template = normalise(vary(send(batch.template), photometry[:, 0])) * keep
+    search = normalise(vary(send(batch.search), photometry[:, 1])) * keep
     with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
         prediction = model(template, search)
     weights = (config.train.losses.focal, config.train.losses.giou, config.train.losses.l1)
-    return tracking_losses(prediction, batch.boxes.to(**move), weights=weights, box_at=config.train.box_at)
+    return tracking_losses(prediction, send(batch.boxes), weights=weights, box_at=config.train.box_at)
 
 
 def split(indices: list[int], size: int) -> list[list[int]]:

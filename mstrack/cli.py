@@ -235,7 +235,9 @@ def _progress(quiet: bool = False) -> Iterator[Callable[[str], Callable[[int, in
             task = bars.add_task(description, total=None, said="")
 
             def advance(done: int, total: int, text: str) -> None:
-                bars.update(task, completed=done, total=total, **({"said": text} if text else {}))
+                bars.update(task, completed=done, total=total)
+                if text:
+                    bars.update(task, said=text)
 
             return advance
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from mstrack import __version__, checkpoint
 from mstrack.data import Sequence, load_sequences
@@ -21,6 +20,7 @@ from mstrack.metrics import ope
 from mstrack.metrics.ope import SequenceScore, Summary
 from mstrack.metrics.protocols import protocol_of
 from mstrack.metrics.uncertainty import interval
+from mstrack.models.network import Network
 from mstrack.report import Method, Report, table_rows, write_report
 from mstrack.results import Track, read_json, read_track, write_json, write_track
 from mstrack.tracker import follow
@@ -50,7 +50,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module | str | Path,
+    model: Network | str | Path,
     on: str = "synthetic",
     out: str | Path = "results",
     split: str = "test",
@@ -78,7 +78,7 @@ def evaluate(
     Raises:
         UserError: Unknown names; or `out` holds results of another checkpoint or of other sequences.
     """
-    network = model if isinstance(model, nn.Module) else checkpoint.load(model)
+    network = model if isinstance(model, Network) else checkpoint.load(model)
     modality = modality or trained_modality(network)
     sequences = load_sequences(on, split, root, modality)
     folder = Path(out)
@@ -87,7 +87,7 @@ def evaluate(
     return score_folder(folder, sequences, on, fps)
 
 
-def trained_modality(network: nn.Module) -> str:
+def trained_modality(network: Network) -> str:
     """The second modality that a network's provenance names; `thermal` where it names none."""
     provenance = getattr(network, "provenance", None) or {}
     named = provenance.get("config", {}).get("data", {}).get("modality", "thermal")
@@ -95,7 +95,7 @@ def trained_modality(network: nn.Module) -> str:
 
 
 def track_sequences(
-    network: nn.Module,
+    network: Network,
     sequences: list[Sequence],
     folder: Path,
     batch: int = 32,
@@ -181,7 +181,7 @@ def write_single_report(result: Evaluation, name: str, dataset: str) -> tuple[Pa
 
 
 def _track_in_processes(
-    network: nn.Module, waiting: list[Sequence], batch: int, workers: int, device: str, keep: Callable[[Sequence, Track], None]
+    network: Network, waiting: list[Sequence], batch: int, workers: int, device: str, keep: Callable[[Sequence, Track], None]
 ) -> None:
     """Share sequences out to processes that each hold the network; results come back as they finish."""
     groups = [waiting[i : i + batch] for i in range(0, len(waiting), batch)]
@@ -198,7 +198,7 @@ def _track_in_processes(
                 keep(sequence, track)
 
 
-_worker: dict[str, nn.Module] = {}
+_worker: dict[str, Network] = {}
 
 
 def _start_worker(name: str, arguments: dict[str, Any], state: dict[str, torch.Tensor], device: str, threads: int) -> None:
@@ -227,7 +227,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         raise UserError(f"{folder} holds results of another run ({detail}). Name another folder with --out, or remove it.")
 
 
-def _identity(network: nn.Module) -> dict[str, Any]:
+def _identity(network: Network) -> dict[str, Any]:
     """Name, arguments and a hash of all weights."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):

@@ -19,7 +19,7 @@ from mstrack.data import Sequence, load_sequences
 from mstrack.evaluation import Evaluation, Progress, evaluate
 from mstrack.journal import read_curves
 from mstrack.registry import resolve
-from mstrack.report import Method, Report, SensitivityPicture, build_table, table_rows, write_report
+from mstrack.report import Method, Report, SensitivityPicture, summarise_findings, table_rows, write_report
 from mstrack.sensitivity import measure_sensitivity
 from mstrack.training import train
 from mstrack.tuning import effective_rate
@@ -94,10 +94,9 @@ def run(out: Path, modality: str, seeds: int, from_scratch: bool, begin: Begin) 
             group.evaluations.append(tracked)
         runs.append(group)
     report = _assemble(sequences, zero_shot, runs, modality, seeds, foundation)
-    report.notes += _conclude(report)
     path = out / "report.html"
     write_report(path, report)
-    return Result(table_rows(report), report.notes, path)
+    return Result(table_rows(report), [*report.notes, summarise_findings(report)], path)
 
 
 def learning_rate(row: Row, modality: str) -> float:
@@ -159,9 +158,7 @@ def _assemble(
             "seeds": str(seeds),
             "learning rates": "the best of the committed sweep on the validation split, one for each method",
         },
-        notes=[
-            "This is a demonstration on small synthetic videos with a tiny network. It shows the tool, not the state of the art."
-        ],
+        notes=["A demonstration on small synthetic videos with a tiny network: it shows the tool, not the state of the art."],
         sensitivity=_sensitivities(next(g for g in runs if g.row is MST)),
         reproduce=[f"mst quickstart --modality {modality}" + (f" --seeds {seeds}" if seeds > 1 else "")],
     )
@@ -172,21 +169,9 @@ def _sensitivities(group: _Runs) -> list[SensitivityPicture]:
     config = load_config(group.folders[0] / "config.yaml")
     before = build_model(config)
     after = checkpoint.load(group.folders[0] / "model.safetensors")
-    wanted = tuple(f"blocks_aux.{i}.attn.qkv.weight" for i in (0, len(before.blocks_aux) - 1))
+    wanted = tuple(f"blocks_aux.{i}.attn.qkv.weight" for i in (0, before.depth - 1))
     first, second = (measure_sensitivity(network, config, wanted) for network in (before, after))
     return [SensitivityPicture(name, first[name].double().numpy(), second[name].double().numpy()) for name in first]
-
-
-def _conclude(report: Report) -> list[str]:
-    """What the table allows to say of MST."""
-    found = {row.label: row.difference for row in build_table(report)}
-    difference = found[MST.label]
-    said = "beats" if difference.low > 0 else "loses to" if difference.high < 0 else "is within noise of"
-    seeds = 1 + len(report.methods[1].repeats)
-    return [
-        f"MST {said} full fine-tuning at its own best rate: {difference.mean:+.1f} SR"
-        f" [{difference.low:+.1f}, {difference.high:+.1f}], paired over {len(report.sequences)} sequences, {seeds} seed(s)."
-    ]
 
 
 def _workers() -> int:

@@ -1,17 +1,17 @@
 """The sensitivities of a network's parameters on data, for the paper's Fig. 6."""
 
 import torch
-from torch import nn
 
 from mstrack.assembly import batch_losses, pair_dataset, split
 from mstrack.config import Config
 from mstrack.data.sampling import load_batches
+from mstrack.models.network import Network
 
 SEED = 1_000_033
 
 
 def measure_sensitivity(
-    network: nn.Module, config: Config, patterns: tuple[str, ...], batches: int = 8
+    network: Network, config: Config, patterns: tuple[str, ...], batches: int = 8
 ) -> dict[str, torch.Tensor]:
     """Mean squared gradient of some parameters over batches of training pairs (Sec. 3.2: s = beta G * G, with beta = 1).
 

@@ -20,6 +20,7 @@ from mstrack.data.sampling import Batch, batches_of, load_batches
 from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import Journal, Watch
+from mstrack.models.network import Network
 from mstrack.results import write_text
 from mstrack.tuning import TunedAdamW
 from mstrack.validation import validate
@@ -110,12 +111,13 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
                 progress(step, total, f"loss {values['total']:.3f}")
             else:
                 progress(step, total, "")
-            if stopping or step - saved >= config.run.save_every:
+            within = step % steps_per_epoch != 0  # at its end the state is saved after validation, so that neither is lost
+            if within and (stopping or step - saved >= config.run.save_every):
                 _save_state(config, network, optimizer, step, best, place)
                 saved = step
 
         # ---- the end of an epoch
-        if step % steps_per_epoch == 0 and not stopping:
+        if step % steps_per_epoch == 0:
             epoch = step // steps_per_epoch
             if epoch % settings.validate_every == 0 or step == total:
                 scores = validate(network, config, place)
@@ -167,7 +169,7 @@ def _backward(model: nn.Module, batch: Batch, config: Config, place: Place, sync
 
 
 # ---------------------------------------------------------------- what is kept
-def _resume(config: Config, network: nn.Module, optimizer: TunedAdamW, place: Place) -> tuple[int, float]:
+def _resume(config: Config, network: Network, optimizer: TunedAdamW, place: Place) -> tuple[int, float]:
     """Load the last saved state of this run, if there is one: the step it stands at and the best validation score."""
     path = config.run.out / "state.safetensors"
     text = dump_config(config)
@@ -189,7 +191,7 @@ def _resume(config: Config, network: nn.Module, optimizer: TunedAdamW, place: Pl
     return int(state["step"]), float(state["best"])
 
 
-def _save_state(config: Config, network: nn.Module, optimizer: TunedAdamW, step: int, best: float, place: Place) -> None:
+def _save_state(config: Config, network: Network, optimizer: TunedAdamW, step: int, best: float, place: Place) -> None:
     """Everything a run needs to go on, in one atomic file."""
     if place.first:
         state = {
@@ -203,7 +205,7 @@ def _save_state(config: Config, network: nn.Module, optimizer: TunedAdamW, step:
     distributed.wait()
 
 
-def _save_model(path: Path, network: nn.Module, config: Config, step: int, scores: Mapping[str, float], place: Place) -> None:
+def _save_model(path: Path, network: Network, config: Config, step: int, scores: Mapping[str, float], place: Place) -> None:
     """A checkpoint that says what made it."""
     if not place.first:
         return

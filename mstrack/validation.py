@@ -3,7 +3,6 @@
 import dataclasses
 
 import torch
-from torch import nn
 
 from mstrack.assembly import batch_losses, pair_dataset, read_source, set_mode, split
 from mstrack.config import Config
@@ -11,15 +10,17 @@ from mstrack.data import Sequence
 from mstrack.data.sampling import load_batches
 from mstrack.distributed import Place, mean_over_ranks
 from mstrack.metrics import ope
+from mstrack.models.network import Network
 from mstrack.tracker import follow
 
 SEED = 1_000_003
 
 
 @torch.no_grad()
-def validate(network: nn.Module, config: Config, place: Place) -> dict[str, float]:
+def validate(network: Network, config: Config, place: Place) -> dict[str, float]:
     """Loss on held-out pairs, and the success rate (percent) of short tracked clips where the recipe asks for them."""
-    settings, scores = config.train, {}
+    settings = config.train
+    scores: dict[str, float] = {}
     if not config.data.val:
         return scores
     network.eval()

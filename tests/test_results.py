@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,4 +54,4 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert "cannot be written" in done.stderr
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["log.txt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["log.txt"]

@@ -50,7 +50,7 @@ def test_batches_of_ranks_make_up_the_global_batch() -> None:
     whole = batches_of(26, 8)
     assert [len(b) for b in whole] == [8, 8, 8]
     shares = [batches_of(26, 8, rank, 4) for rank in range(4)]
-    assert [sum((shares[r][s] for r in range(4)), []) for s in range(3)] == whole
+    assert [[i for r in range(4) for i in shares[r][s]] for s in range(3)] == whole
     assert batches_of(26, 8, skip=2) == whole[2:]
 
 

@@ -21,12 +21,13 @@ from mstrack.journal import TrainingError, read_curves
 from mstrack.training import rate, train
 
 TESTS = Path(__file__).parent
+SMALL = {"width": 32, "depth": 2, "heads": 2, "cross_layers": [1]}
 
 
 def recipe(tmp_path: Path, **train_settings: Any) -> dict[str, Any]:
     source = {"name": "moving_squares:load", "root": str(tmp_path / "squares")}
     return {
-        "model": {"name": "mst-tiny", "arguments": {"width": 32, "depth": 2, "heads": 2, "cross_layers": [1], "drop_path": 0.1}},
+        "model": {"name": "mst-tiny", "arguments": {**SMALL, "drop_path": 0.1}},
         "data": {
             "modality": "thermal",
             "train": [{**source, "split": "train"}],
@@ -39,7 +40,9 @@ def recipe(tmp_path: Path, **train_settings: Any) -> dict[str, Any]:
             "lr": 1e-3, "epochs": 2, "samples": 24, "batch": 4, "val_samples": 8, "val_clips": 2, "val_frames": 4,
             **train_settings,
         },
-        "run": {"out": str(tmp_path / "run"), "workers": 0, "save_every": 1, "log_every": 3, "tensorboard": False, "device": "cpu"},
+        "run": {
+            "out": str(tmp_path / "run"), "workers": 0, "save_every": 1, "log_every": 3, "tensorboard": False, "device": "cpu",
+        },
     }  # fmt: skip
 
 
@@ -105,7 +108,11 @@ def test_killed_at_any_moment_and_started_again(tmp_path: Path) -> None:
 
 def test_sigterm_saves_and_exits_0(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(tmp_path, "term", "train.epochs=500"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command(tmp_path, "term", "train.epochs=500"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     state = tmp_path / "term" / "state.safetensors"
     deadline = time.monotonic() + 60

@@ -64,7 +64,7 @@ def draw(rng: np.random.Generator, augmentation: Augmentation, modalities: int) 
 
 def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """H x W x 3 RGB -> the same in grey, three equal channels."""
-    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.uint8, copy=False)
 
 
 def mirror_box(box: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -51,13 +51,13 @@ class Look:
     """Largest change of the logarithm of the size with `scale_change`."""
 
     clean_noise: Range = (0.005, 0.015)
-    exposure: Range = (0.1, 0.26)
+    exposure: Range = (0.22, 0.45)
     """`low_light`: what is left of the signal."""
-    dark_noise: Range = (0.02, 0.035)
-    glare: Range = (0.6, 1.0)
+    dark_noise: Range = (0.01, 0.02)
+    glare: Range = (0.35, 0.7)
     """`glare`: light added at its centre; its radius is `glare_radius` times the size of the target."""
     glare_radius: Range = (0.7, 1.1)
-    camouflage: Range = (0.75, 0.92)
+    camouflage: Range = (0.5, 0.75)
     """`camouflage`: share of the background in the colours of the target."""
     defocus: Range = (1.2, 2.2)
     shake: Range = (4, 9)
@@ -92,7 +92,7 @@ VAL = replace(
     textures=("blotches", "bricks", "asphalt"),
     shapes=("person", "car", "animal", "crate", "boat"),
     grain=(12, 40),
-    exposure=(0.09, 0.24),
+    exposure=(0.18, 0.4),
     heat_contrast=(0.22, 0.45),
     heat_noise=(0.02, 0.035),
 )
@@ -102,9 +102,9 @@ TEST = replace(
     textures=("stripes", "bricks", "foliage"),
     shapes=("person", "car", "van", "boat", "kite"),
     grain=(10, 34),
-    exposure=(0.08, 0.22),
-    dark_noise=(0.025, 0.04),
-    glare=(0.7, 1.15),
+    exposure=(0.15, 0.36),
+    dark_noise=(0.012, 0.025),
+    glare=(0.4, 0.8),
     heat_contrast=(0.2, 0.42),
     cold_rate=0.2,
     heat_noise=(0.02, 0.04),

@@ -111,7 +111,8 @@ class PairDataset(Dataset[Batch]):
             empty = torch.empty(0)
             return Batch(empty, empty, empty, empty, empty, (), str(error))
         columns = list(zip(*samples, strict=True))
-        return Batch(*(torch.from_numpy(np.stack(column)) for column in columns[:5]), names=columns[5])
+        template, search, boxes, photometry, keep = (torch.from_numpy(np.stack(column)) for column in columns[:5])
+        return Batch(template, search, boxes, photometry, keep, names=columns[5])
 
     def sample(self, epoch: int, index: int) -> tuple[Any, ...]:
         """One pair as numpy arrays in the order of `Batch`'s fields."""
@@ -242,7 +243,8 @@ def batches_of(samples: int, batch: int, rank: int = 0, world: int = 1, skip: in
     Args:
         samples: Pairs in an epoch; a last incomplete batch is left out.
         batch: Global batch size, a multiple of `world`.
-        rank, world: Which share.
+        rank: Which share.
+        world: Number of shares.
         skip: Steps that have been done already.
     """
     share = batch // world
