@@ -110,13 +110,14 @@ def track(
     """Follow a target through folders of images."""
     from mstrack.checkpoint import load
     from mstrack.clip import parse_box, track_clip
+    from mstrack.distributed import choose_device
     from mstrack.evaluation import trained_modality
     from mstrack.tracker import Tracker
 
     start = parse_box(box)
     model = load(checkpoint)
     with _progress() as progress:
-        tracker = Tracker(model, device)
+        tracker = Tracker(model, choose_device(device))
         chosen = modality or trained_modality(model)
         result = track_clip(tracker, rgb, aux, start, out, chosen, video, progress("tracking"))
     shown = "track.mp4" if video else "frames/"

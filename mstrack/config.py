@@ -167,7 +167,7 @@ def recipe_names() -> list[str]:
 def read_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """A recipe as nested dictionaries, unchecked."""
     if isinstance(recipe, Mapping):
-        return yaml.safe_load(yaml.safe_dump(dict(recipe)))
+        return yaml.safe_load(yaml.safe_dump(dict(recipe), sort_keys=False))
     path = Path(recipe)
     try:
         text = path.read_text() if path.is_file() else _shipped_recipe(path)

@@ -88,11 +88,11 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         loader = load_batches(pairs, epoch, micro, config.run.workers, pin=place.device.type == "cuda")
         set_mode(network)
         while step < (epoch + 1) * steps_per_epoch and not stopping:
-            torch.manual_seed(hash((settings.seed, step, place.rank)) & 0x7FFFFFFF)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate(step, steps_per_epoch, config)
             for part in range(settings.accumulate):
                 batch = next(loader)
+                torch.manual_seed(hash((settings.seed, step, part, place.rank)) & 0x7FFFFFFF)
                 last = part == settings.accumulate - 1
                 terms = _backward(model, batch, config, place, sync=last)
                 watch.add(terms, batch.names)
@@ -103,9 +103,9 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
             watch.mark(bad)
             step += 1
 
-            stopping = interrupted() if place.world == 1 else False
-            if step % config.run.log_every == 0 or step % steps_per_epoch == 0 or stopping:
-                stopping = bool(distributed.any_rank(torch.tensor(interrupted(), device=place.device)))
+            asked = interrupted()
+            if step % config.run.log_every == 0 or step % steps_per_epoch == 0 or (asked and place.world == 1):
+                stopping = bool(distributed.any_rank(torch.tensor(asked, device=place.device)))
                 values = watch.read()
                 journal.write(step, {f"train/{k}": v for k, v in values.items()} | {"lr": optimizer.param_groups[0]["lr"]})
                 progress(step, total, f"loss {values['total']:.3f}")

@@ -30,6 +30,12 @@ def test_precedence_defaults_recipe_overrides() -> None:
     assert config.tuning.arguments == {"momentum": [0.7, 0.9]}
 
 
+def test_patterns_keep_their_order() -> None:
+    patterns = {"head.*": 0.0, "cross.*": 0.5, "*": 1.0, "a*": 2.0}
+    config = load_config({**SMALL, "tuning": {"parameters": patterns}})
+    assert list(config.tuning.parameters.items()) == list(patterns.items())
+
+
 @pytest.mark.parametrize(
     ("override", "fragments"),
     [

@@ -222,7 +222,15 @@ def load_batches(
     """
     keys: Any = [(epoch, indices) for indices in batches]
     options: dict[str, Any] = {"prefetch_factor": 4, "worker_init_fn": _calm} if workers and keys else {}
-    loader = DataLoader(dataset, batch_size=None, sampler=keys, num_workers=workers if keys else 0, pin_memory=pin, **options)
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers if keys else 0,
+        pin_memory=pin,
+        generator=torch.Generator(),  # its own, so that making the iterator draws nothing from the training's generator
+        **options,
+    )
     for batch in loader:
         if batch.error:
             raise UserError(batch.error)
