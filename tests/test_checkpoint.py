@@ -106,7 +106,7 @@ def test_a_dual_stream_starts_from_our_one_stream(tmp_path: Path) -> None:
     other = checkpoint.load(tmp_path / "one.safetensors", "mst-tiny", **SMALL)
     for model in (two, other):
         state = model.state_dict()
-        assert same(state, one.state_dict() | state)
+        assert same(state | {k: v for k, v in one.state_dict().items() if k in state}, state)
         for key, value in one.blocks.state_dict().items():
             assert torch.equal(state[f"blocks_rgb.{key}"], value)
             assert torch.equal(state[f"blocks_aux.{key}"], value)
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
             checkpoint.fill(small("ostrack-tiny", seed=1), changed)
         assert message in str(error.value)
         assert "model 'ostrack-tiny'" in str(error.value)
-    with pytest.raises(UserError, match=r"m\.safetensors \(model 'ostrack-tiny'\).*'mst-tiny'.*missing: cross\.0"):
+    with pytest.raises(UserError, match=r"m\.safetensors \(model 'ostrack-tiny'\).*'mst-tiny'.*24 missing: blocks_rgb\.4"):
         checkpoint.load_into(small("mst-tiny", cross_layers=(1, 3), depth=5), tmp_path / "m.safetensors")
     checkpoint.save(tmp_path / "two.safetensors", small("mst-tiny"), {})
     with pytest.raises(UserError, match=r"two\.safetensors \(model 'mst-tiny'\).*dual-stream"):
