@@ -40,7 +40,7 @@ def describe(name: str) -> list[str]:
         f"parameters   {parameters.total:,} ({_millions(parameters.total - parameters.positions)} without embeddings;"
         f" {parameters.published:,} as the published code counts, with embeddings it never reads)",
         f"trainable    {parameters.trainable:,}{_tuned(network)}",
-        f"GFLOPs       {flops.weights / 1e9:.2f} (2 x multiply-add, as papers count); {flops.total / 1e9:.2f} with the products"
+        f"GFLOPs       {_billions(flops.weights)} (2 x multiply-add, as papers count); {_billions(flops.total)} with the products"
         " inside attention",
     ]
     if network.name in PAPER:
@@ -65,3 +65,7 @@ def _tuned(network: Any) -> str:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M"
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.{1 if count > 1e10 else 3}f}"
