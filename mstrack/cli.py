@@ -73,7 +73,7 @@ def quickstart(
 
     with _progress() as progress:
         result = run(out, modality, seeds, from_scratch, progress)
-    _print_table(f"RGB + {modality}, embedded benchmark", *result.table)
+    _print_table(f"RGB + {modality}, embedded benchmark, % ± half the 95 % interval over sequences", *result.table)
     for line in result.notes:
         _say(line)
     _say(f"report: {result.report}")
@@ -222,15 +222,17 @@ def _progress(quiet: bool = False) -> Iterator[Callable[[str], Callable[[int, in
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:.1f}/s", style="cyan")
 
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(bar_width=24),
+    console = Console(stderr=True)
+    columns = [
+        TextColumn("{task.description:<32}"),
+        BarColumn(bar_width=14),
         MofNCompleteColumn(),
         Rate(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("[dim]{task.fields[said]}", markup=True),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    ]
+    if console.width >= 100:
+        columns.append(TextColumn("[dim]{task.fields[said]}"))
+    with Progress(*columns, console=console, disable=quiet) as bars:
 
         def begin(description: str) -> Callable[[int, int, str], None]:
             task = bars.add_task(description, total=None, said="")
@@ -252,11 +254,11 @@ def _print_table(title: str, headers: list[str], rows: list[list[str]]) -> None:
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for i, header in enumerate(headers):
-        table.add_column(header, justify="right" if i else "left", no_wrap=True)
+        table.add_column(header, justify="right" if i else "left", no_wrap=i > 0)
     for row in rows:
         table.add_row(*row)
     console = Console()
-    Console(width=max(console.width, 100) if not console.is_terminal else None).print(table)
+    console.print(table, width=None if console.is_terminal else max(console.width, 100))
 
 
 def _say(line: str) -> None:

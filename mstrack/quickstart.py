@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 FULL = Row("full", "Full fine-tuning", ("tuning.name=full",))
-CONTROL = Row("control", "Fine-tuning at MST's mean rate", ("tuning.name=full",))
+CONTROL = Row("control", "Fine-tuning, MST's rate", ("tuning.name=full",))
 MST = Row("mst", "MST (paper)", ("tuning.name=mst",))
 DEFAULT = Row("default", "mstrack default", ("tuning.name=mst", "data.modality_dropout=0.3", "data.photometric=0.2"))
 SWEPT = (FULL, MST, DEFAULT)
@@ -78,7 +78,7 @@ def run(out: Path, modality: str, seeds: int, from_scratch: bool, begin: Begin) 
     if from_scratch:
         foundation = str(train("ostrack-tiny", [f"run.out={out / 'foundation'}"], begin("pre-training")))
     zero_shot = evaluate(
-        foundation, "synthetic", out / "zero-shot", modality=modality, workers=_workers(), progress=begin("RGB, zero-shot")
+        foundation, "synthetic", out / "zero-shot", modality=modality, workers=_workers(), progress=begin("track RGB tracker, zero-shot")
     )
     runs = []
     for row in ROWS:
@@ -123,7 +123,7 @@ def _assemble(
     methods = [
         Method(
             "zero-shot",
-            "RGB foundation, zero-shot",
+            "RGB tracker, zero-shot",
             zero_shot.scores,
             zero_shot.fps,
             {name: track.boxes for name, track in zero_shot.tracks.items()},
