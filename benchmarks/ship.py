@@ -1,6 +1,6 @@
 """Turn a finished run into a shipped weight: 16 bits, with the scores of exactly those 16 bits in its provenance.
 
-    mst train ostrack-tiny && python benchmarks/ship.py runs/ostrack-tiny
+mst train ostrack-tiny && python benchmarks/ship.py runs/ostrack-tiny
 """
 
 import argparse

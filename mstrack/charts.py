@@ -132,4 +132,7 @@ def _step(low: float, high: float, count: int) -> float:
 
 
 def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
+    """Straight lines from point to point; a single point becomes a short dash that ends there, so that it is seen."""
+    if len(x) == 1:
+        x, y = np.array([x[0] - 8, x[0]]), np.repeat(y, 2)
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))

@@ -73,7 +73,9 @@ def quickstart(
 
     with _progress() as progress:
         result = run(out, modality, seeds, from_scratch, progress)
-    _print_table(f"RGB + {modality}, embedded benchmark, % ± half the 95 % interval over sequences", *result.table)
+    headers, rows = result.table
+    title = f"RGB + {modality}, embedded benchmark: percent ± half the 95 % interval over sequences"
+    _print_table(title, headers[:-1], [row[:-1] for row in rows])
     for line in result.notes:
         _say(line)
     _say(f"report: {result.report}")

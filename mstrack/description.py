@@ -40,8 +40,8 @@ def describe(name: str) -> list[str]:
         f"parameters   {parameters.total:,} ({_millions(parameters.total - parameters.positions)} without embeddings;"
         f" {parameters.published:,} as the published code counts, with embeddings it never reads)",
         f"trainable    {parameters.trainable:,}{_tuned(network)}",
-        f"GFLOPs       {_billions(flops.weights)} (2 x multiply-add, as papers count); {_billions(flops.total)} with the products"
-        " inside attention",
+        f"GFLOPs       {_billions(flops.weights)} (2 x multiply-add, as papers count);"
+        f" {_billions(flops.total)} with the products inside attention",
     ]
     if network.name in PAPER:
         lines.append(f"paper        {PAPER[network.name]}")

@@ -73,12 +73,19 @@ def run(out: Path, modality: str, seeds: int, from_scratch: bool, begin: Begin) 
         begin: Makes a progress bar.
     """
     out = out / modality
-    sequences = load_sequences("synthetic", "test", None, modality)
+    splits = {name: _make(name, modality, begin) for name in ("train", "val", "test")}
+    sequences = splits["test"]
     foundation = "ostrack-tiny"
     if from_scratch:
+        _make("pretrain", "rgb", begin)
         foundation = str(train("ostrack-tiny", [f"run.out={out / 'foundation'}"], begin("pre-training")))
     zero_shot = evaluate(
-        foundation, "synthetic", out / "zero-shot", modality=modality, workers=_workers(), progress=begin("track RGB tracker, zero-shot")
+        foundation,
+        "synthetic",
+        out / "zero-shot",
+        modality=modality,
+        workers=_workers(),
+        progress=begin("track RGB tracker, zero-shot"),
     )
     runs = []
     for row in ROWS:
@@ -172,6 +179,18 @@ def _sensitivities(group: _Runs) -> list[SensitivityPicture]:
     wanted = tuple(f"blocks_aux.{i}.attn.qkv.weight" for i in (0, before.depth - 1))
     first, second = (measure_sensitivity(network, config, wanted) for network in (before, after))
     return [SensitivityPicture(name, first[name].double().numpy(), second[name].double().numpy()) for name in first]
+
+
+def _make(split: str, modality: str, begin: Begin) -> list[Sequence]:
+    """One split of the embedded benchmark, with a progress bar where it does not exist yet."""
+    bar: list[Progress] = []
+
+    def advance(done: int, total: int) -> None:
+        if not bar:
+            bar.append(begin(f"make {split} frames"))
+        bar[0](done, total, "")
+
+    return load_sequences("synthetic", split, None, modality, {"progress": advance})
 
 
 def _workers() -> int:

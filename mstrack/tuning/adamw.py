@@ -59,7 +59,8 @@ class TunedAdamW(torch.optim.Optimizer):
         selection = select_parameters(named_parameters, tuning.select, patterns)
         self.tuning = tuning
         self.frozen = selection.frozen
-        self._chunks: dict[tuple[Any, ...], list[list[Chunk]]] = {}
+        self._chunks: list[list[Chunk]] = []
+        self._key: tuple[int, ...] | None = None
         groups = [{"params": rows, "lr": lr * factor} for factor, rows in selection.trained.items()]
         if fused is None:
             fused = all(p.device.type != "cpu" for rows in selection.trained.values() for _, p in rows)
@@ -71,7 +72,7 @@ class TunedAdamW(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._chunks = {}
+        self._chunks, self._key = [], None
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"tuning": self.tuning, "frozen": self.frozen}
@@ -114,22 +115,21 @@ class TunedAdamW(torch.optim.Optimizer):
     def _plan(self) -> list[list[Chunk]]:
         """The chunks of each group, over the parameters that have a gradient; kept while those stay the same."""
         present = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        for parameter in (p for row in present for p in row if p not in self.state):
-            self._begin(parameter)
-        counts = [[self._count(p) for p in row] for row in present]
-        first = next((count for row in counts for count in row), 0.0)
-        key = tuple((id(p), n - first) for row, ns in zip(present, counts, strict=True) for p, n in zip(row, ns, strict=True))
-        if key not in self._chunks:
-            self._chunks = {key: self._divide(present, counts)}
-        return self._chunks[key]
+        key = tuple(id(p) for row in present for p in row)
+        if key != self._key:
+            for parameter in (p for row in present for p in row if p not in self.state):
+                self._begin(parameter)
+            self._chunks = self._divide(present)
+            self._key = key
+        return self._chunks
 
-    def _divide(self, present: list[list[nn.Parameter]], counts: list[list[float]]) -> list[list[Chunk]]:
+    def _divide(self, present: list[list[nn.Parameter]]) -> list[list[Chunk]]:
         """Chunks of parameters of one group, device, type and step count; their states get the memory order of a chunk."""
         runs: list[list[list[nn.Parameter]]] = []
-        for row, ns in zip(present, counts, strict=True):
+        for row in present:
             alike: dict[tuple[Any, ...], list[nn.Parameter]] = {}
-            for parameter, count in zip(row, ns, strict=True):
-                alike.setdefault((count, parameter.dtype, parameter.device), []).append(parameter)
+            for parameter in row:
+                alike.setdefault((self._count(parameter), parameter.dtype, parameter.device), []).append(parameter)
             runs.append([run for parameters in alike.values() for run in split_runs(parameters)])
         scratch = Scratch([run for row in runs for run in row])
         chunks = [[Chunk(run, scratch) for run in row] for row in runs]

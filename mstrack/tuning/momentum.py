@@ -14,11 +14,11 @@ from mstrack.tuning.ranks import (
     MOST_BITS,
     Run,
     add_keys,
+    bin_edges,
     count_keys,
     exact_ranks,
     histogram_ranks,
     magnitude_keys,
-    middle_ranks,
     plan_runs,
     rank_table,
     ranks_of_rows,
@@ -220,13 +220,22 @@ class MST(Tuning):
         keys.bitwise_right_shift_(31 - run.bits)
         for row, part in enumerate(keys.split(run.sizes)[1:], start=1):
             part.add_(row << run.bits)
-        counts = count_keys(keys, len(run.sizes) << run.bits).view(len(run.sizes), -1)
-        name = f"slope of {run}"
-        if name not in chunk.notes:
-            slopes = [[(low - high) * 0.5 / (size - 1)] for size in run.sizes]
-            chunk.notes[name] = torch.tensor(slopes, dtype=torch.float32, device=keys.device)
-        table = (middle_ranks(counts) * chunk.notes[name]).add_(1 - low).to(chunk.spare.dtype)
+        edges = bin_edges(count_keys(keys, len(run.sizes) << run.bits)).view(len(run.sizes), -1)
+        slope, start = _slopes(chunk, run, (low - high), 1 - low)
+        table = torch.addcmul(start, edges, slope).to(chunk.spare.dtype)
         torch.index_select(table.view(-1), 0, keys, out=chunk.spare[run.start : run.stop])
+
+
+def _slopes(chunk: Chunk, run: Run, slope: float, start: float) -> tuple[Tensor, Tensor]:
+    """Columns that turn the bin edges of a run, which go on from tensor to tensor, into start + slope * rank of each."""
+    name = f"slopes of elements {run.start} to {run.stop}"
+    if name not in chunk.notes:
+        slopes = torch.tensor([[slope * 0.5 / (size - 1)] for size in run.sizes], dtype=torch.float64)
+        before = torch.tensor(run.sizes, dtype=torch.float64).cumsum(0).sub_(torch.tensor(run.sizes)).view(-1, 1)
+        columns = torch.stack([slopes, start - slopes * (2 * before + 1)])
+        chunk.notes[name] = columns.to(chunk.keys.device, torch.float32)
+    first, second = chunk.notes[name]
+    return first, second
 
 
 class ScalarMomentum(MST):

@@ -128,9 +128,11 @@ def rank_table(counts: Tensor, size: int) -> Tensor:
     """
     if size < 2:
         return torch.full(counts.shape, 0.5, device=counts.device)
-    return middle_ranks(counts).to(torch.float32).mul_(0.5 / (size - 1))
+    return bin_edges(counts).sub_(1).mul_(0.5 / (size - 1))
 
 
-def middle_ranks(counts: Tensor) -> Tensor:
-    """Twice the 0-based middle rank of each bin along the last axis, as integers."""
-    return counts.cumsum(-1).mul_(2).sub_(counts).sub_(1)
+def bin_edges(counts: Tensor) -> Tensor:
+    """Elements up to each bin without it, plus those with it: one more than twice the middle 0-based rank, float32."""
+    upto = torch.zeros(counts.numel() + 1, dtype=torch.float32, device=counts.device)
+    upto[1:] = counts.cumsum(0)
+    return upto[1:] + upto[:-1]
