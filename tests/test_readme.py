@@ -1,0 +1,49 @@
+"""What the README shows is what there is: commands parse, names exist, Python runs. Its two long commands run in `.ci/run`."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
+MST = [line for line in COMMANDS if line.startswith("mst ")]
+
+
+def test_it_is_short_and_has_the_two_commands() -> None:
+    assert len(README.splitlines()) <= 150
+    assert sum(line.startswith("python3 -m venv .venv && ") for line in COMMANDS) == 2
+
+
+@pytest.mark.parametrize("command", MST)
+def test_options_of_the_commands_exist(command: str) -> None:
+    words = shlex.split(command.replace("|", " "))[1:]
+    shown = subprocess.run([sys.executable, "-m", "mstrack", words[0], "--help"], capture_output=True, text=True, check=True)
+    for word in words[1:]:
+        if word.startswith("--"):
+            assert word in shown.stdout, f"`{command}` has no option {word}"
+
+
+def test_files_that_it_names_exist() -> None:
+    root = Path(__file__).parents[1]
+    for path in re.findall(r"\]\(([^)]+)\)", README):
+        assert (root / path).is_file(), path
+    tree = next(block for kind, block in BLOCKS if not kind and block.startswith("mstrack/"))
+    package = {p.name for p in root.rglob("*.py")} | {p.name for p in root.rglob("*.md")}
+    for name in re.findall(r"\b\w+\.(?:py|md)\b", tree):
+        assert name in package, name
+
+
+def test_its_python_runs() -> None:
+    code = next(block for kind, block in BLOCKS if kind == "python" and "Tracker(" in block)
+    frames = np.random.default_rng(0).integers(0, 255, (4, 120, 160, 3), dtype=np.uint8)
+    names = dict(zip(("rgb", "thermal", "next_rgb", "next_thermal"), frames, strict=True))
+    scope = {**names, "x": 40, "y": 30, "w": 20, "h": 25}
+    exec(code, scope)
+    assert scope["out"].box.shape == (4,)
+    assert 0 <= scope["out"].score <= 1
