@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=6)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    generate(tempfile.mkdtemp(), 1, {"val": (1, 2)}, 1)
+    measure("val", 1, 2, 1)
     print(f"{'split':10} {'frames':>12} {'ms/frame':>9} {'kB/frame':>9}")
     for split, (_, frames) in SPLITS.items():
         sequences = options.sequences if frames >= 30 else 10 * options.sequences
