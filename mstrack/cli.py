@@ -73,9 +73,7 @@ def quickstart(
 
     with _progress() as progress:
         result = run(out, modality, seeds, from_scratch, progress)
-    headers, rows = result.table
-    title = f"RGB + {modality}, embedded benchmark: percent ± half the 95 % interval over sequences"
-    _print_table(title, headers[:-1], [row[:-1] for row in rows])
+    _print_table(f"RGB + {modality}, embedded benchmark: percent ± half the 95 % interval over sequences", *result.table)
     for line in result.notes:
         _say(line)
     _say(f"report: {result.report}")
@@ -250,17 +248,18 @@ def _progress(quiet: bool = False) -> Iterator[Callable[[str], Callable[[int, in
 
 
 def _print_table(title: str, headers: list[str], rows: list[list[str]]) -> None:
+    """Measures of methods, without the last column: the differences are said in a sentence, and on the page."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for i, header in enumerate(headers):
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for i, header in enumerate(headers[:-1]):
         table.add_column(header, justify="right" if i else "left", no_wrap=i > 0)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*row[:-1])
     console = Console()
-    console.print(table, width=None if console.is_terminal else max(console.width, 100))
+    (console if console.is_terminal else Console(width=max(console.width, 110))).print(table)
 
 
 def _say(line: str) -> None:
