@@ -1,118 +1,143 @@
-"""What a tuning method adds to a training iteration: every variant steps on the same gradients, in turn, in one run.
+"""What a tuning method costs beside `torch.optim.AdamW(fused=True)`, in a whole training iteration.
 
-    python benchmarks/tuning_cost.py [--model mst-tiny --batch 16 --rounds 40]
+    python benchmarks/tuning_cost.py [--model mst-b256 --batch 4]
 
-`extra` is the time over torch's fused AdamW as a share of the whole iteration (forward, backward, clipping, that AdamW).
-`memory` is what the optimizer holds beyond AdamW's two moments and step counts, over the size of the parameters.
+Every round computes one iteration (forward, backward, clipping, step) with each optimizer in turn, so that whatever else the
+machine does meets all of them alike; the table shows medians.
 """
 
 import argparse
+import copy
+import platform
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from mstrack import create_model
 from mstrack.losses import tracking_losses
+from mstrack.models import create_model
 from mstrack.tuning import MST, FullFineTuning, ScalarMomentum, TunedAdamW, Tuning
 
-FROZEN = (("head.*", 0), ("position_*", 0), ("*", 1))
-VARIANTS: dict[str, Callable[[], Tuning]] = {
-    "full (ours)": FullFineTuning,
-    "scalar momentum": ScalarMomentum,
-    "MST, histogram": MST,
-    "MST, histogram, network": lambda: MST(scope="network"),
-    "MST, velocity": lambda: MST(update="velocity"),
-    "MST, exact": lambda: MST(rank="exact"),
+PATTERNS = [("head.*", 0.0), ("position*", 0.0), ("*", 1.0)]
+BASELINE = "AdamW, fused"
+METHODS: dict[str, tuple[Callable[[], Tuning], bool]] = {
+    "full fine-tuning": (FullFineTuning, False),
+    "scalar momentum": (ScalarMomentum, False),
+    "MST, exact ranks": (lambda: MST(rank="exact"), False),
+    "MST, histogram": (MST, False),
+    "MST, histogram, fused": (MST, True),
+    "MST, histogram, network": (lambda: MST(scope="network"), False),
+    "MST, velocity": (lambda: MST(update="velocity"), False),
 }
 
 
-def make_iteration(model: nn.Module, batch: int, device: torch.device) -> Callable[[], None]:
-    """Forward, backward and clipping on random crops."""
-    model.train()
-    shape = (batch, model.modalities, 3)
-    template = torch.randn(*shape, model.template_size, model.template_size, device=device)
-    search = torch.randn(*shape, model.search_size, model.search_size, device=device)
-    boxes = torch.tensor([[0.4, 0.4, 0.2, 0.25]], device=device).repeat(batch, 1)
+class PeakMemory(TorchDispatchMode):
+    """Bytes of the tensors that are made while it is active and alive together."""
 
-    def iterate() -> None:
-        model.zero_grad()
-        tracking_losses(model(template, search), boxes)["total"].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
-    return iterate
-
-
-def extra_memory(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of scratch buffers and of state beyond AdamW's."""
-    seen: dict[int, int] = {}
-    for state in optimizer.state.values():
-        for name, value in state.items():
-            if torch.is_tensor(value) and name not in ("step", "exp_avg", "exp_avg_sq"):
-                seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-    for group in getattr(optimizer, "_chunks", {}).values():
-        for chunk in (chunk for row in group for chunk in row):
-            for buffer in (chunk.proposal, chunk.spare, chunk.keys):
-                seen[buffer.untyped_storage().data_ptr()] = buffer.untyped_storage().nbytes()
-    return sum(seen.values())
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        known = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in known:
+                storage = leaf.untyped_storage()
+                self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return result
 
 
-def clock(job: Callable[[], object], device: torch.device) -> float:
-    """Milliseconds of one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    job()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - start)
+def make_optimizers(base: nn.Module, methods: list[str]) -> dict[str, tuple[nn.Module, torch.optim.Optimizer]]:
+    """A copy of the network and an optimizer for each method, and for the baseline."""
+    found: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
+    for name in methods:
+        make, fused = METHODS.get(name, (FullFineTuning, False))
+        network = copy.deepcopy(base)
+        optimizer: torch.optim.Optimizer = TunedAdamW(
+            network.named_parameters(), make(), lr=1e-5, patterns=PATTERNS, fused=fused or None
+        )
+        if name == BASELINE:
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
+            optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=1e-4, fused=True)
+        found[name] = network, optimizer
+    return found
+
+
+def measure(pairs: dict[str, tuple[nn.Module, torch.optim.Optimizer]], batch: int, rounds: int) -> tuple[Any, Any, Any]:
+    """Seconds of forward + backward + clipping, seconds of each method's step, and bytes that each keeps or takes."""
+    model: Any = next(iter(pairs.values()))[0]
+    template, search = (
+        torch.randn(batch, model.modalities, 3, size, size) for size in (model.template_size, model.search_size)
+    )
+    boxes = torch.tensor([[0.4, 0.4, 0.2, 0.2]]).expand(batch, 4)
+    work: list[float] = []
+    steps: dict[str, list[float]] = {name: [] for name in pairs}
+    memory: dict[str, int] = {}
+    for number in range(rounds + 1):
+        for name, (network, optimizer) in pairs.items():
+            begin = time.perf_counter()
+            tracking_losses(network(template, search), boxes)["total"].backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)
+            middle = time.perf_counter()
+            if number == 0:
+                with PeakMemory() as tracked:
+                    optimizer.step()
+                memory[name] = tracked.peak
+            else:
+                optimizer.step()
+                steps[name].append(time.perf_counter() - middle)
+                work.append(middle - begin)
+            optimizer.zero_grad()
+    return work, steps, memory
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mst-tiny")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=30, help="iterations with each optimizer")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", nargs="*", choices=list(METHODS), help="these methods (each needs a copy of the network)")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    torch.manual_seed(0)
+    base = create_model(chosen.model).train()
+    pairs = make_optimizers(base, [BASELINE, *(chosen.only or METHODS)])
+    trained = sum(p.numel() for p in next(iter(pairs.values()))[0].parameters() if p.requires_grad)
+    work, steps, memory = measure(pairs, chosen.batch, chosen.rounds)
 
-    device = torch.device(options.device)
-    model = create_model(options.model).to(device)
-    optimizers: dict[str, torch.optim.Optimizer] = {}
-    for name, make in VARIANTS.items():
-        optimizers[name] = TunedAdamW(model.named_parameters(), make(), lr=1e-9, patterns=FROZEN)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizers = {"AdamW(fused=True)": torch.optim.AdamW(trained, lr=1e-9, weight_decay=1e-4, fused=True), **optimizers}
-
-    iterate = make_iteration(model, options.batch, device)
-    iteration: list[float] = []
-    steps: dict[str, list[float]] = {name: [] for name in optimizers}
-    for turn in range(options.rounds + 3):
-        whole = clock(iterate, device)
-        times = {name: clock(optimizer.step, device) for name, optimizer in optimizers.items()}
-        if turn >= 3:
-            iteration.append(whole + times["AdamW(fused=True)"])
-            for name, value in times.items():
-                steps[name].append(value)
-
-    reference, whole = statistics.median(steps["AdamW(fused=True)"]), statistics.median(iteration)
-    size = sum(p.numel() * p.element_size() for p in trained)
+    baseline = statistics.median(steps[BASELINE])
+    iteration = statistics.median(work) + baseline
     table = Table(
-        title=f"{options.model}, batch {options.batch}, {device.type}, iteration {whole:.1f} ms, {len(trained)} tensors"
+        title=f"{chosen.model}, batch {chosen.batch}: {trained / 1e6:.2f} M trainable parameters, iteration"
+        f" {1e3 * iteration:.1f} ms (of it the fused step {1e3 * baseline:.2f} ms)",
+        caption=f"torch {torch.__version__}, {chosen.threads} threads, {platform.machine()}, median of {chosen.rounds} rounds",
     )
-    for header in ("optimizer", "step, ms", "over fused, ms", "extra", "memory"):
-        table.add_column(header, justify="left" if header == "optimizer" else "right")
-    for name, values in steps.items():
-        step = statistics.median(values)
-        memory = extra_memory(optimizers[name]) / size
+    for head in ("optimizer", "step, ms", "extra, ms", "extra / iteration", "extra memory, MB"):
+        table.add_column(head, justify="left" if head == "optimizer" else "right")
+    for name, times in steps.items():
+        step = statistics.median(times)
+        extra = step - baseline
         table.add_row(
-            name, f"{step:.2f}", f"{step - reference:+.2f}", f"{100 * (step - reference) / whole:+.1f} %", f"{memory:.2f}"
+            name,
+            f"{1e3 * step:.2f}",
+            f"{1e3 * extra:+.2f}",
+            f"{100 * extra / iteration:+.2f} %",
+            f"{(memory[name] - memory[BASELINE]) / 1e6:+.2f}",
         )
-    Console(width=110).print(table)
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from mstrack.tuning.patterns import Pattern, select_parameters
 class TunedAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter 2019, decoupled weight decay) whose steps pass through a tuning method.
 
-    With `FullFineTuning` every number equals that of `torch.optim.AdamW(parameters, ..., fused=fused)` bit for bit, and the
-    saved states are interchangeable.
+    With `FullFineTuning` every number equals that of `torch.optim.AdamW` bit for bit: with `foreach=True`, or with `fused=True`
+    where `fused`. (Torch's default on a CPU, a loop, gives the bits of `foreach` in float32 and float64.) The states have the
+    same keys.
 
     Args:
         named_parameters: As of `nn.Module.named_parameters()`.
@@ -53,9 +54,8 @@ class TunedAdamW(torch.optim.Optimizer):
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eps", eps)):
             if not value >= 0:
                 raise UserError(f"{name} = {value}: expected a number of at least 0.")
-        chosen = tuning.choose_betas(betas)
-        if not all(0 <= beta < 1 for beta in chosen):
-            raise UserError(f"betas = {chosen}: expected two numbers of at least 0 and below 1.")
+        if betas is not None and (len(betas) != 2 or not all(0 <= beta < 1 for beta in betas)):
+            raise UserError(f"betas = {tuple(betas)}: expected two numbers of at least 0 and below 1.")
         selection = select_parameters(named_parameters, tuning.select, patterns)
         self.tuning = tuning
         self.frozen = selection.frozen
@@ -64,7 +64,7 @@ class TunedAdamW(torch.optim.Optimizer):
         groups = [{"params": rows, "lr": lr * factor} for factor, rows in selection.trained.items()]
         if fused is None:
             fused = all(p.device.type != "cpu" for rows in selection.trained.values() for _, p in rows)
-        defaults = {"lr": lr, "betas": chosen, "eps": eps, "weight_decay": weight_decay, "fused": fused}
+        defaults = {"lr": lr, "betas": tuning.choose_betas(betas), "eps": eps, "weight_decay": weight_decay, "fused": fused}
         super().__init__(groups, defaults)
         for group in self.param_groups:
             group["initial_lr"] = group["lr"]
@@ -131,7 +131,8 @@ class TunedAdamW(torch.optim.Optimizer):
             for parameter in row:
                 alike.setdefault((self._count(parameter), parameter.dtype, parameter.device), []).append(parameter)
             runs.append([run for parameters in alike.values() for run in split_runs(parameters)])
-        scratch = Scratch([run for row in runs for run in row])
+        scratch = Scratch()
+        scratch.reserve([run for row in runs for run in row])
         chunks = [[Chunk(run, scratch) for run in row] for row in runs]
         for chunk in (chunk for row in chunks for chunk in row):
             for moved, like in zip(chunk.parameters, chunk.proposals, strict=True):
@@ -171,7 +172,7 @@ def _propose(chunk: Chunk, group: dict[str, Any]) -> None:
     lr, (beta1, beta2) = group["lr"], group["betas"]
     means = [state["exp_avg"] for state in chunk.states]
     squares = [state["exp_avg_sq"] for state in chunk.states]
-    torch._foreach_add_([state["step"] for state in chunk.states], 1)
+    torch._foreach_add_([state["step"] for state in chunk.states], torch.ones(()))
     step = chunk.states[0]["step"].item()
 
     torch._foreach_lerp_(means, chunk.gradients, 1 - beta1)

@@ -59,7 +59,7 @@ class Tuning:
             step: Bias-corrected Adam step and decoupled weight decay together, sign included: AdamW alone would add it to
                 the parameter. May be changed in place.
             gradient: Gradient of the parameter, as clipped; not to be changed.
-            state: `optimizer.state[parameter]`: AdamW's and whatever this method keeps.
+            state: `optimizer.state[parameter]`: AdamW's and whatever this method keeps; its tensors start at zero.
 
         Returns:
             What is added to the parameter, of the same shape.
@@ -76,19 +76,23 @@ class Tuning:
             torch._foreach_copy_(chunk.parameters, chunk.proposals)
             return
         for parameter, proposal, gradient, state in chunk.rows():
-            before = {key: value.clone() for key, value in state.items() if chunk.skip is not None and torch.is_tensor(value)}
-            step = proposal - parameter
-            version = step._version
-            adjusted = self.adjust(step, gradient, state)
-            untouched = adjusted is step and step._version == version
-            after = proposal if untouched else parameter + adjusted
             if chunk.skip is None:
-                parameter.copy_(after)
+                parameter.copy_(self._move(parameter, proposal, gradient, state))
                 continue
+            before = {key: value.clone() for key, value in state.items() if torch.is_tensor(value)}
+            after = self._move(parameter, proposal, gradient, state)
             torch.where(chunk.skip, parameter, after, out=parameter)
             for key, value in state.items():
                 if torch.is_tensor(value):
                     value.copy_(torch.where(chunk.skip, before.get(key, torch.zeros_like(value)), value))
+
+    def _move(self, parameter: Tensor, proposal: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """Where one parameter goes; exactly to the proposal where `adjust` leaves the step as it is."""
+        step = proposal - parameter
+        version = step._version
+        adjusted = self.adjust(step, gradient, state)
+        untouched = adjusted is step and step._version == version
+        return proposal if untouched else parameter + adjusted
 
     def mean_step(self) -> float:
         """Size of the steps that are taken over that of the steps AdamW proposes, on average over parameters."""

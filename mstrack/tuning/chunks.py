@@ -27,7 +27,8 @@ class Chunk:
         proposals: Where AdamW alone would move them.
         sizes: Their numbers of elements.
         skip: 0-dim bool tensor on the device, or none: when it is true, nothing may change.
-        notes: A tuning method may keep constants of this chunk here.
+        scratch: Where a tuning method may take further buffers, under names of its own.
+        notes: Where it may keep constants of this chunk.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], scratch: "Scratch") -> None:
@@ -35,9 +36,10 @@ class Chunk:
         self.sizes = tuple(p.numel() for p in parameters)
         total = sum(self.sizes)
         like = parameters[0]
-        self.proposal = scratch.take("proposal", total, like.dtype, like.device)
-        self.spare = scratch.take("spare", total, like.dtype, like.device)
-        magnitude = scratch.take("keys", total, torch.float32, like.device)
+        self.scratch = scratch
+        self.proposal, self.spare, magnitude = (
+            scratch.take(name, total, dtype, like.device) for name, dtype in _buffers_of(like.dtype)
+        )
         self.keys = magnitude.view(torch.int32)
         self.proposals = self._views(self.proposal)
         self.spares = self._views(self.spare)
@@ -59,24 +61,28 @@ class Chunk:
 
 
 class Scratch:
-    """Flat buffers as large as the largest chunk, made once.
+    """Flat buffers that are made once, and again only where a larger one is asked for."""
 
-    Args:
-        runs: The parameters of each chunk that is to share them.
-    """
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
-    def __init__(self, runs: Sequence[Sequence[nn.Parameter]]) -> None:
-        sizes: dict[tuple[str, torch.dtype, torch.device], int] = {}
+    def reserve(self, runs: Sequence[Sequence[nn.Parameter]]) -> None:
+        """Make the buffers of chunks of these parameters, so that none is made again after a chunk has taken it."""
         for run in runs:
             total = sum(p.numel() for p in run)
-            for name, dtype in (("proposal", run[0].dtype), ("spare", run[0].dtype), ("keys", torch.float32)):
-                key = (name, dtype, run[0].device)
-                sizes[key] = max(total, sizes.get(key, 0))
-        self._buffers = {key: torch.zeros(size, dtype=key[1], device=key[2]) for key, size in sizes.items()}
+            for name, dtype in _buffers_of(run[0].dtype):
+                self.take(name, total, dtype, run[0].device)
 
     def take(self, name: str, total: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The first `total` elements of a buffer."""
-        return self._buffers[name, dtype, device][:total]
+        """The first `total` elements of a buffer, holding anything."""
+        key = (name, dtype, device)
+        if key not in self._buffers or self._buffers[key].numel() < total:
+            self._buffers[key] = torch.empty(total, dtype=dtype, device=device)
+        return self._buffers[key][:total]
+
+
+def _buffers_of(dtype: torch.dtype) -> tuple[tuple[str, torch.dtype], ...]:
+    return ("proposal", dtype), ("spare", dtype), ("keys", torch.float32)
 
 
 def split_runs(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:

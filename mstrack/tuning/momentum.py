@@ -19,6 +19,7 @@ from mstrack.tuning.ranks import (
     exact_ranks,
     histogram_ranks,
     magnitude_keys,
+    narrow_keys,
     plan_runs,
     rank_table,
     ranks_of_rows,
@@ -71,7 +72,7 @@ class MST(Tuning):
             raise UserError("update 'released' ranks inside each tensor; scope 'network' was given. Leave the scope out.")
         if momentum is None:
             momentum = (0.25, 0.65) if update == "released" else (0.8, 0.85)
-        if len(momentum) != 2 or not 0 <= momentum[0] <= momentum[1] <= 1:
+        if not isinstance(momentum, Sequence) or len(momentum) != 2 or not 0 <= momentum[0] <= momentum[1] <= 1:
             raise UserError(f"momentum = {momentum}: expected two numbers (a, b) with 0 <= a <= b <= 1.")
         self.momentum = (float(momentum[0]), float(momentum[1]))
         self.scope = scope
@@ -108,6 +109,8 @@ class MST(Tuning):
             float32 of its shape.
         """
         low, high = self.momentum
+        if low == high:
+            return torch.full(gradient.shape, low, device=gradient.device)
         return low + (high - low) * self._ranks(gradient)
 
     def _ranks(self, gradient: Tensor) -> Tensor:
@@ -151,7 +154,8 @@ class MST(Tuning):
     # ---------------------------------------------------------------- many parameters
     def begin_step(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """For the scope `network`: rank all gradients together, in one pass over them."""
-        if self.scope != "network":
+        low, high = self.momentum
+        if self.scope != "network" or low == high:
             return
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         if self.rank == "exact":
@@ -217,12 +221,11 @@ class MST(Tuning):
     def _scale_by_histogram(self, chunk: Chunk, run: Run, keys: Tensor) -> None:
         """Fill the part of `chunk.spare` that is a run of large tensors: all are counted in one pass."""
         low, high = self.momentum
-        keys.bitwise_right_shift_(31 - run.bits)
-        for row, part in enumerate(keys.split(run.sizes)[1:], start=1):
-            part.add_(row << run.bits)
-        edges = bin_edges(count_keys(keys, len(run.sizes) << run.bits)).view(len(run.sizes), -1)
-        slope, start = _slopes(chunk, run, (low - high), 1 - low)
-        table = torch.addcmul(start, edges, slope).to(chunk.spare.dtype)
+        bins = narrow_keys(keys.bitwise_right_shift_(31 - run.bits), 1 << run.bits)
+        torch._foreach_add_(keys.split(run.sizes), [row * bins for row in range(len(run.sizes))])
+        edges = bin_edges(count_keys(keys, len(run.sizes) * bins), chunk.scratch).view(-1, bins)
+        slope, start = _slopes(chunk, run, low - high, 1 - low)
+        table = torch.addcmul(start, edges, slope, out=edges).to(chunk.spare.dtype)
         torch.index_select(table.view(-1), 0, keys, out=chunk.spare[run.start : run.stop])
 
 

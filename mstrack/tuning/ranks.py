@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SORTED = 2048
+from mstrack.tuning.chunks import Scratch
+
+SORTED = 8191
 """Tensors of up to this many elements are ranked exactly: there a sort is as cheap as a histogram."""
 
 FEWEST_BITS, MOST_BITS = 14, 16
@@ -93,11 +95,39 @@ def ranks_of_rows(keys: Tensor) -> Tensor:
     ordered, origin = keys.sort(dim=1)
     place = torch.arange(size, dtype=torch.int32, device=keys.device)
     differs = ordered[:, 1:] != ordered[:, :-1]
+    if keys.device.type == "cpu" and bool(differs.all()):
+        middle = place.to(torch.float32).mul_(1 / (size - 1)).expand(keys.shape)
+        return torch.empty(keys.shape).scatter_(1, origin, middle)
     edge = torch.ones_like(ordered[:, :1], dtype=torch.bool)
     first = torch.where(torch.cat([edge, differs], 1), place, 0).cummax(1).values
     last = torch.where(torch.cat([differs, edge], 1), place, size - 1).flip(1).cummin(1).values.flip(1)
     middle = (first + last).to(torch.float32).mul_(0.5 / (size - 1))
     return torch.empty_like(middle).scatter_(1, origin, middle)
+
+
+def narrow_keys(keys: Tensor, bins: int) -> int:
+    """Leave out the bins that hold nothing below and above all others; zero stays apart from the smallest key.
+
+    No rank changes by this, only the length of the table. It asks for the values of keys, which would make the host wait for a
+    GPU: there the table keeps its full length.
+
+    Args:
+        keys: int32 in [0, bins), not empty; changed in place.
+        bins: Length of the table.
+
+    Returns:
+        Length of the table now.
+    """
+    if keys.device.type != "cpu":
+        return bins
+    low, high = (int(edge) for edge in keys.aminmax())
+    if low == 0:
+        low = int(torch.where(keys == 0, bins, keys).amin()) - 1
+        low = max(0, min(low, high))
+        keys.sub_(low).clamp_(min=0)
+    else:
+        keys.sub_(low)
+    return high - low + 1
 
 
 def count_keys(keys: Tensor, bins: int) -> Tensor:
@@ -131,8 +161,19 @@ def rank_table(counts: Tensor, size: int) -> Tensor:
     return bin_edges(counts).sub_(1).mul_(0.5 / (size - 1))
 
 
-def bin_edges(counts: Tensor) -> Tensor:
-    """Elements up to each bin without it, plus those with it: one more than twice the middle 0-based rank, float32."""
-    upto = torch.zeros(counts.numel() + 1, dtype=torch.float32, device=counts.device)
-    upto[1:] = counts.cumsum(0)
-    return upto[1:] + upto[:-1]
+def bin_edges(counts: Tensor, scratch: Scratch | None = None) -> Tensor:
+    """Elements up to each bin without it, plus those with it: one more than twice the middle 0-based rank.
+
+    Args:
+        counts: (bins,) integers.
+        scratch: Gives the memory, of the result too; none: new memory.
+
+    Returns:
+        float32 (bins,).
+    """
+    bins, device = counts.numel(), counts.device
+    take = (scratch or Scratch()).take
+    upto = take("upto", bins + 1, torch.float32, device)
+    upto[0] = 0
+    upto[1:] = torch.cumsum(counts, 0, out=take("sums", bins, torch.int64, device))
+    return torch.add(upto[1:], upto[:-1], out=take("edges", bins, torch.float32, device))

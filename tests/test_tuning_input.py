@@ -1,0 +1,136 @@
+"""What the tuning says of wrong input, and the pattern table."""
+
+import pytest
+import torch
+from torch import nn
+
+from mstrack.errors import UserError
+from mstrack.tuning import MST, FullFineTuning, ScalarMomentum, TunedAdamW, Tuning, effective_rate
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+
+
+def test_an_uncovered_name_is_an_error_that_lists_all() -> None:
+    with pytest.raises(UserError, match=r"2 parameters match no pattern: 1\.weight, 1\.bias.*'0\.\*'"):
+        TunedAdamW(network().named_parameters(), FullFineTuning(), lr=1e-3, patterns=[("0.*", 1.0)])
+
+
+def test_the_first_pattern_that_matches_counts() -> None:
+    net = network()
+    optimizer = TunedAdamW(
+        net.named_parameters(), FullFineTuning(), lr=1e-3, patterns=[("*.bias", None), ("1.*", 0.5), ("*", 1.0)]
+    )
+    assert {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]} == {
+        "0.weight": 1e-3,
+        "1.weight": 5e-4,
+    }
+    assert optimizer.frozen == ["0.bias", "1.bias"]
+    assert [p.requires_grad for p in net.parameters()] == [True, False, True, False]
+
+
+def test_without_patterns_what_requires_a_gradient_trains_at_the_given_rate() -> None:
+    net = network()
+    net[0].requires_grad_(False)
+    optimizer = TunedAdamW(net.named_parameters(), FullFineTuning(), lr=1e-3)
+    assert optimizer.frozen == ["0.weight", "0.bias"]
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-3]
+
+
+def test_a_pattern_can_train_what_was_frozen() -> None:
+    net = network().requires_grad_(False)
+    assert TunedAdamW(net.named_parameters(), FullFineTuning(), lr=1e-3, patterns=[("*", 1.0)]).frozen == []
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_a_method_selects_for_itself() -> None:
+    class BiasOnly(Tuning):
+        prepared: tuple[str, ...] = ()
+
+        def select(self, name: str) -> float:
+            return 2.0 if name.endswith("bias") else 0.0
+
+        def prepare(self, parameters: object) -> None:
+            self.prepared = tuple(parameters)
+
+    tuning = BiasOnly()
+    optimizer = TunedAdamW(network().named_parameters(), tuning, lr=1e-3, patterns=[("0.*", 0.5), ("*", 1.0)])
+    assert optimizer.frozen == ["0.weight", "1.weight"]
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 2e-3]
+    assert tuning.prepared == ("0.bias", "1.bias")
+
+
+def test_nothing_to_train_is_an_error() -> None:
+    with pytest.raises(UserError, match="nothing trains"):
+        TunedAdamW(network().named_parameters(), FullFineTuning(), lr=1e-3, patterns=[("*", 0)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        ({"lr": -1.0}, "lr = -1"),
+        ({"lr": float("nan")}, "lr = nan"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"eps": -1.0}, "eps"),
+        ({"betas": (0.9, 1.0)}, "betas"),
+        ({"betas": (0.9,)}, "betas"),
+        ({"patterns": [("*", -0.5)]}, "factor -0.5"),
+    ],
+)
+def test_values_out_of_range_are_named(arguments: dict[str, object], fragment: str) -> None:
+    with pytest.raises(UserError, match=fragment):
+        TunedAdamW(network().named_parameters(), FullFineTuning(), **({"lr": 1e-3} | arguments))
+
+
+def test_velocity_chooses_and_insists_on_a_first_beta_of_zero() -> None:
+    for tuning in (MST(update="velocity"), ScalarMomentum(update="velocity")):
+        assert TunedAdamW(network().named_parameters(), tuning, lr=1e-3).param_groups[0]["betas"] == (0.0, 0.999)
+        assert TunedAdamW(network().named_parameters(), tuning, lr=1e-3, betas=(0, 0.9)).defaults["betas"] == (0.0, 0.9)
+        with pytest.raises(ValueError, match="momentum twice"):
+            TunedAdamW(network().named_parameters(), tuning, lr=1e-3, betas=(0.9, 0.999))
+    for tuning in (FullFineTuning(), MST(), ScalarMomentum(), MST(update="released")):
+        assert TunedAdamW(network().named_parameters(), tuning, lr=1e-3).param_groups[0]["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        ({"update": "interpolated"}, "Did you mean 'interpolate'"),
+        ({"scope": "tensors"}, "Did you mean 'tensor'"),
+        ({"rank": "sorted"}, "histogram"),
+        ({"momentum": (0.9, 0.8)}, "0 <= a <= b <= 1"),
+        ({"momentum": (0.8, 1.2)}, "0 <= a <= b <= 1"),
+        ({"momentum": (0.8,)}, "two numbers"),
+        ({"momentum": 0.8}, "two numbers"),
+        ({"update": "released", "scope": "network"}, "Leave the scope out"),
+    ],
+)
+def test_unknown_settings_of_mst_are_named(arguments: dict[str, object], fragment: str) -> None:
+    with pytest.raises(UserError, match=fragment):
+        MST(**arguments)
+
+
+def test_wrong_settings_of_scalar_momentum_are_named() -> None:
+    with pytest.raises(UserError, match="two numbers"):
+        ScalarMomentum(1.5)
+    with pytest.raises(UserError, match="velocity"):
+        ScalarMomentum(0.8, update="released")
+
+
+def test_only_a_tuning_has_an_effective_rate() -> None:
+    with pytest.raises(UserError, match="tuning method"):
+        effective_rate(MST)
+
+
+def test_network_ranks_need_all_gradients() -> None:
+    with pytest.raises(UserError, match="begin_step"):
+        MST(scope="network").coefficient(torch.ones(3))
+
+
+def test_a_sparse_gradient_is_refused() -> None:
+    net = nn.Embedding(5, 3, sparse=True)
+    optimizer = TunedAdamW(net.named_parameters(), FullFineTuning(), lr=1e-3)
+    net(torch.tensor([1])).sum().backward()
+    with pytest.raises(UserError, match="sparse"):
+        optimizer.step()
