@@ -8,7 +8,6 @@ machine does meets all of them alike; the table shows medians.
 
 import argparse
 import copy
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -123,7 +122,7 @@ def main() -> None:
     table = Table(
         title=f"{chosen.model}, batch {chosen.batch}: {trained / 1e6:.2f} M trainable parameters, iteration"
         f" {1e3 * iteration:.1f} ms (of it the fused step {1e3 * baseline:.2f} ms)",
-        caption=f"torch {torch.__version__}, {chosen.threads} threads, {platform.machine()}, median of {chosen.rounds} rounds",
+        caption=f"torch {torch.__version__}, {chosen.threads} threads, median of {chosen.rounds} rounds",
     )
     for head in ("optimizer", "step, ms", "extra, ms", "extra / iteration", "extra memory, MB"):
         table.add_column(head, justify="left" if head == "optimizer" else "right")

@@ -28,9 +28,8 @@ class TunedAdamW(torch.optim.Optimizer):
         eps: Added to the root of the second moment.
         patterns: (glob pattern over names, factor of the learning rate, 0 or none to freeze); the first that matches counts,
             and every name must match. Without it everything that requires a gradient trains at factor 1.
-        fused: Compute AdamW's step by torch's fused kernel, which is faster and never makes the host wait for a GPU. None:
-            fused, but on a CPU only where the method prefers it; full fine-tuning does not, so that it is the same as
-            `torch.optim.AdamW` as torch runs it there.
+        fused: Compute AdamW's step by torch's fused kernel: a step never waits for the device, and a GPU is fast. None: by
+            the device, fused unless on a CPU (as torch does, whose own default there is not fused).
 
     Attributes:
         tuning: The method.
@@ -64,7 +63,7 @@ class TunedAdamW(torch.optim.Optimizer):
         self._key: tuple[int, ...] | None = None
         groups = [{"params": rows, "lr": lr * factor} for factor, rows in selection.trained.items()]
         if fused is None:
-            fused = tuning.prefers_fused or all(p.device.type != "cpu" for rows in selection.trained.values() for _, p in rows)
+            fused = all(p.device.type != "cpu" for rows in selection.trained.values() for _, p in rows)
         defaults = {"lr": lr, "betas": tuning.choose_betas(betas), "eps": eps, "weight_decay": weight_decay, "fused": fused}
         super().__init__(groups, defaults)
         for group in self.param_groups:

@@ -31,11 +31,6 @@ class Tuning:
         """
         return 1.0
 
-    @property
-    def prefers_fused(self) -> bool:
-        """Whether AdamW's step is computed by torch's fused kernel on a CPU too: faster; the last bits differ from the other's."""
-        return False
-
     def choose_betas(self, betas: Sequence[float] | None) -> tuple[float, float]:
         """The betas that AdamW runs with.
 

@@ -19,10 +19,10 @@ from mstrack.tuning.ranks import (
     exact_ranks,
     histogram_ranks,
     magnitude_keys,
-    map_row_ranks,
     narrow_keys,
     plan_runs,
     rank_table,
+    ranks_of_rows,
 )
 
 Scope = Literal["tensor", "network"]
@@ -97,11 +97,6 @@ class MST(Tuning):
     def mean_step(self) -> float:
         """The mean of 1 - m; 1 for `velocity`, whose rho adds up to all that was proposed."""
         return 1.0 if self.update == "velocity" else 1.0 - sum(self.momentum) / 2
-
-    @property
-    def prefers_fused(self) -> bool:
-        """Yes, unless it must give the bits of plain AdamW (no momentum) or of the released trainer."""
-        return self.update != "released" and self.momentum != (0.0, 0.0)
 
     # ---------------------------------------------------------------- one parameter
     def coefficient(self, gradient: Tensor) -> Tensor:
@@ -219,15 +214,15 @@ class MST(Tuning):
         for run in plan_runs(chunk.sizes):
             if run.bits == 0:
                 rows = keys[run.start : run.stop].view(len(run.sizes), -1)
-                map_row_ranks(rows, 1 - low, low - high, chunk.spare[run.start : run.stop].view(rows.shape))
+                chunk.spare[run.start : run.stop] = ranks_of_rows(rows).mul_(low - high).add_(1 - low).view(-1)
             else:
                 self._scale_by_histogram(chunk, run, keys[run.start : run.stop])
 
     def _scale_by_histogram(self, chunk: Chunk, run: Run, keys: Tensor) -> None:
         """Fill the part of `chunk.spare` that is a run of large tensors: all are counted in one pass."""
         low, high = self.momentum
-        first, bins = narrow_keys(keys.bitwise_right_shift_(31 - run.bits), 1 << run.bits)
-        torch._foreach_add_(keys.split(run.sizes), [row * bins - first for row in range(len(run.sizes))])
+        bins = narrow_keys(keys.bitwise_right_shift_(31 - run.bits), 1 << run.bits)
+        torch._foreach_add_(keys.split(run.sizes), [row * bins for row in range(len(run.sizes))])
         edges = bin_edges(count_keys(keys, len(run.sizes) * bins), chunk.scratch).view(-1, bins)
         slope, start = _slopes(chunk, run, low - high, 1 - low)
         table = torch.addcmul(start, edges, slope, out=edges).to(chunk.spare.dtype)

@@ -89,56 +89,45 @@ def histogram_ranks(gradient: Tensor, bits: int | None = None) -> Tensor:
 
 def ranks_of_rows(keys: Tensor) -> Tensor:
     """Exact ranks inside each row of (R, N) integer keys, as float32 (R, N)."""
-    return map_row_ranks(keys, 0.0, 1.0, torch.empty(keys.shape, device=keys.device))
-
-
-def map_row_ranks(keys: Tensor, start: float, slope: float, out: Tensor) -> Tensor:
-    """Write start + slope * rank, with exact ranks inside each row.
-
-    Args:
-        keys: (R, N) integers.
-        start: What rank 0 becomes.
-        slope: By how much rank 1 differs from that.
-        out: (R, N), where the result goes.
-
-    Returns:
-        `out`.
-    """
     size = keys.shape[1]
     if size < 2:
-        return out.fill_(start + 0.5 * slope)
+        return torch.full(keys.shape, 0.5, device=keys.device)
     ordered, origin = keys.sort(dim=1)
-    middle = torch.arange(size, dtype=torch.float32, device=keys.device)
+    place = torch.arange(size, dtype=torch.int32, device=keys.device)
     differs = ordered[:, 1:] != ordered[:, :-1]
-    if keys.device.type != "cpu" or not differs.all():  # only a CPU may ask whether there are ties at all
-        edge = torch.ones_like(ordered[:, :1], dtype=torch.bool)
-        first = torch.where(torch.cat([edge, differs], 1), middle, 0).cummax(1).values
-        last = torch.where(torch.cat([differs, edge], 1), middle, size - 1).flip(1).cummin(1).values.flip(1)
-        middle = (first + last) / 2
-    ladder = middle.mul_(slope / (size - 1)).add_(start).to(out.dtype)
-    return out.scatter_(1, origin, ladder.expand(keys.shape))
+    if keys.device.type == "cpu" and bool(differs.all()):
+        middle = place.to(torch.float32).mul_(1 / (size - 1)).expand(keys.shape)
+        return torch.empty(keys.shape).scatter_(1, origin, middle)
+    edge = torch.ones_like(ordered[:, :1], dtype=torch.bool)
+    first = torch.where(torch.cat([edge, differs], 1), place, 0).cummax(1).values
+    last = torch.where(torch.cat([differs, edge], 1), place, size - 1).flip(1).cummin(1).values.flip(1)
+    middle = (first + last).to(torch.float32).mul_(0.5 / (size - 1))
+    return torch.empty_like(middle).scatter_(1, origin, middle)
 
 
-def narrow_keys(keys: Tensor, bins: int) -> tuple[int, int]:
-    """Find the bins that can be left out because they lie below or above all that hold something.
+def narrow_keys(keys: Tensor, bins: int) -> int:
+    """Leave out the bins that hold nothing below and above all others; zero stays apart from the smallest key.
 
     No rank changes by this, only the length of the table. It asks for the values of keys, which would make the host wait for a
-    GPU: there the table keeps its full length. Where there are exact zeros, they are moved next to the smallest key that is not.
+    GPU: there the table keeps its full length.
 
     Args:
-        keys: int32 in [0, bins), not empty; changed in place if there are zeros.
+        keys: int32 in [0, bins), not empty; changed in place.
         bins: Length of the table.
 
     Returns:
-        The first bin that is needed, and how many.
+        Length of the table now.
     """
     if keys.device.type != "cpu":
-        return 0, bins
+        return bins
     low, high = (int(edge) for edge in keys.aminmax())
-    if low == 0 < high:
+    if low == 0:
         low = int(torch.where(keys == 0, bins, keys).amin()) - 1
-        keys.clamp_(min=low)
-    return low, high - low + 1
+        low = max(0, min(low, high))
+        keys.sub_(low).clamp_(min=0)
+    else:
+        keys.sub_(low)
+    return high - low + 1
 
 
 def count_keys(keys: Tensor, bins: int) -> Tensor:
