@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.sequence import Frame, read_aux, read_rgb
+from mstrack.data.images import read_aux, read_rgb
+from mstrack.data.sequence import Frame
 from mstrack.errors import UserError
 from mstrack.results import Track, write_json, write_track
 from mstrack.tracker import Tracker

@@ -1,12 +1,9 @@
 """What a network does on data it is not trained on: loss on pairs, success rate on short tracked clips."""
 
-import dataclasses
-
 import torch
 
 from mstrack.assembly import batch_losses, pair_dataset, read_source, set_mode, split
 from mstrack.config import Config
-from mstrack.data import Sequence
 from mstrack.data.sampling import load_batches
 from mstrack.distributed import Place, mean_over_ranks
 from mstrack.metrics import ope
@@ -36,7 +33,7 @@ def validate(network: Network, config: Config, place: Place) -> dict[str, float]
         loss_sum, count = mean_over_ranks(sums).tolist()
         scores["loss"] = loss_sum / max(count, 1e-9)
     if settings.val_clips:
-        clips = [_head(s, settings.val_frames) for source in config.data.val for s in read_source(source, config)]
+        clips = [s.cut(0, min(settings.val_frames, len(s))) for source in config.data.val for s in read_source(source, config)]
         clips = clips[: settings.val_clips]
         own_clips = clips[place.rank :: place.world]
         tracked = {c.name: t for c, t in follow(network, own_clips)}
@@ -46,10 +43,3 @@ def validate(network: Network, config: Config, place: Place) -> dict[str, float]
         scores["SR"] = 100 * total / count
     set_mode(network)
     return scores
-
-
-def _head(sequence: Sequence, frames: int) -> Sequence:
-    """The first frames of a sequence."""
-    n = min(frames, len(sequence))
-    aux = None if sequence.aux is None else sequence.aux[:n]
-    return dataclasses.replace(sequence, rgb=sequence.rgb[:n], aux=aux, boxes=sequence.boxes[:n], valid=sequence.valid[:n])

@@ -7,7 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mstrack.data.sequence import Sequence, depth_to_colour, list_frames, read_aux, read_boxes, read_flags, read_rgb
+from mstrack.data.annotations import read_boxes, read_flags
+from mstrack.data.images import depth_to_colour, read_aux, read_rgb
+from mstrack.data.layout import list_frames
+from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -1,32 +1,49 @@
 """Datasets as lists of `Sequence`; training pairs."""
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mstrack.data.images import check_encoding
+from mstrack.data.roots import find_root
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
-from mstrack.registry import resolve
+from mstrack.registry import DATASETS, resolve
 
 __all__ = ["Frame", "Sequence", "load_sequences"]
 
+OWN = "own"
+"""The dataset that reads a user's own folder."""
+
 
 def load_sequences(
-    name: str, split: str, root: Path | None = None, modality: str | None = None, arguments: Mapping[str, Any] | None = None
+    name: str,
+    split: str,
+    root: Path | None = None,
+    modality: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    encoding: str | None = None,
+    data_root: Path | None = None,
 ) -> list[Sequence]:
-    """The sequences of one split of a dataset of the catalogue.
+    """The sequences of one split of a dataset.
 
     Args:
-        name: A name of `mst list datasets`, or `module:function`.
+        name: A name of `mst list datasets`, `module:function`, or a folder of your own data (`mst data init` makes one).
         split: One of the dataset's splits.
-        root: Its folder; None for datasets that know where they lie.
-        modality: The second modality, for datasets that have several.
+        root: Its folder; None: it is looked for, see `roots.py` (the embedded benchmark and functions of your own are given
+            None).
+        modality: The second modality, for datasets that have several; `rgb` drops it from any dataset.
         arguments: Further keyword arguments of the dataset function.
+        encoding: What is made of the second modality's files, see `images.ENCODINGS`; None: the default.
+        data_root: Where to look for `root`.
 
     Raises:
-        UserError: Unknown name or argument, or what the dataset finds wrong with its folder.
+        UserError: Unknown name or argument, no such folder, or what the dataset finds wrong with it.
     """
+    if name not in DATASETS and ":" not in name and Path(name).is_dir():
+        name, root = OWN, Path(name)
     function = resolve("datasets", name)
     given = dict(arguments or {})
     accepted = inspect.signature(function).parameters
@@ -35,7 +52,15 @@ def load_sequences(
     surplus = sorted(set(given) - set(accepted))
     if surplus:
         raise UserError(f"dataset '{name}' takes no argument {', '.join(surplus)}. It takes: {', '.join(accepted)}.")
+    if root is None and name in DATASETS and name != "synthetic":
+        root = find_root(name, data_root)
     sequences = function(root, split, **given)
     if not sequences:
         raise UserError(f"dataset '{name}', split '{split}': no sequences in {root}.")
-    return sequences
+    if modality == "rgb":
+        return [dataclasses.replace(s, aux=None, modality="rgb", encoding=None, aux_boxes=None) for s in sequences]
+    if encoding is not None:
+        for kind in {s.modality for s in sequences}:
+            check_encoding(kind, encoding)
+        return [dataclasses.replace(s, encoding=encoding) for s in sequences]
+    return list(sequences)
