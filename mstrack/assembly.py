@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -11,8 +12,10 @@ from mstrack import checkpoint
 from mstrack.config import Config, Source
 from mstrack.data import Sequence, load_sequences
 from mstrack.data.augment import NONE, Augmentation
-from mstrack.data.sampling import Batch, PairDataset, Pairing, vary
-from mstrack.errors import UserError
+from mstrack.data.pairs import Group, Pairing
+from mstrack.data.sampling import Batch, PairDataset, vary
+from mstrack.data.splits import describe_list
+from mstrack.errors import UserError, warn
 from mstrack.losses import tracking_losses
 from mstrack.models import create_model
 from mstrack.models.blocks import normalise
@@ -45,8 +48,39 @@ def build_optimizer(network: Network, config: Config) -> TunedAdamW:
         raise UserError(f"tuning '{config.tuning.name}': {error}") from error
 
 
-def pair_dataset(config: Config, network: Network, sources: Iterable[Source], seed: int, training: bool) -> PairDataset:
-    """Training pairs of the configured sources, in the network's sizes; without variation when not `training`."""
+class Footage(NamedTuple):
+    """A source of a configuration, and its sequences."""
+
+    source: Source
+    sequences: list[Sequence]
+
+
+def read_sources(sources: Iterable[Source], config: Config) -> list[Footage]:
+    """The sequences of sources of a configuration."""
+    data, run = config.data, config.run
+    return [
+        Footage(s, load_sequences(s.name, s.split, s.root, data.modality, s.arguments, data.encoding, run.data_root))
+        for s in sources
+    ]
+
+
+def describe_lists(footage: Iterable[Footage]) -> list[dict[str, Any]]:
+    """Which lists of sequences were used, see `splits.describe_list`."""
+    return [describe_list(source.name, source.split, sequences) for source, sequences in footage]
+
+
+def warn_of_overlap(train: Iterable[Footage], val: Iterable[Footage]) -> None:
+    """Warn of sequences that are both trained and validated on: what validation then says is worth nothing."""
+    seen = {str(sequence.rgb[0]) for _, sequences in train for sequence in sequences}
+    for source, sequences in val:
+        both = [sequence.name for sequence in sequences if str(sequence.rgb[0]) in seen]
+        if both:
+            text = f"{len(both)} of {len(sequences)} validation sequences are also trained on: {', '.join(both[:3])}"
+            warn(f"{source.name}/{source.split}", "overlap", text)
+
+
+def pair_dataset(config: Config, network: Network, footage: Iterable[Footage], seed: int, training: bool) -> PairDataset:
+    """Training pairs of some sources, in the network's sizes; without variation when not `training`."""
     data = config.data
     pairing = Pairing(
         template_size=network.template_size,
@@ -58,15 +92,13 @@ def pair_dataset(config: Config, network: Network, sources: Iterable[Source], se
         max_gap=data.max_gap,
         min_frames=data.min_frames,
         modalities=network.modalities,
+        missing=data.missing,
+        reject_padding=data.reject_padding,
     )
     chosen = {field.name: getattr(data, field.name) for field in dataclasses.fields(Augmentation)}
-    groups = [(read_source(source, config), source.weight) for source in sources]
-    return PairDataset(groups, pairing, Augmentation(**chosen) if training else NONE, seed, data.cache * 1e9)
-
-
-def read_source(source: Source, config: Config) -> list[Sequence]:
-    """The sequences of one source of a configuration."""
-    return load_sequences(source.name, source.split, source.root, config.data.modality, source.arguments)
+    groups = [Group(sequences, source.weight, source.min_size) for source, sequences in footage]
+    variation = Augmentation(**chosen) if training else NONE
+    return PairDataset(groups, pairing, variation, seed, data.cache * 1e9, data.crops, data.scaled_decode)
 
 
 def set_mode(network: nn.Module) -> None:
@@ -80,10 +112,10 @@ def set_mode(network: nn.Module) -> None:
 def batch_losses(model: nn.Module, batch: Batch, config: Config, device: torch.device) -> dict[str, torch.Tensor]:
     """Forward pass and loss terms of a batch."""
     send = partial(torch.Tensor.to, device=device, non_blocking=True)
-    keep = send(batch.keep)[:, :, None, None, None]
+    keep = send(batch.keep)[..., None, None, None]
     photometry = send(batch.photometry)
-    template = normalise(vary(send(batch.template), photometry[:, 0])) * keep
-    search = normalise(vary(send(batch.search), photometry[:, 1])) * keep
+    template = normalise(vary(send(batch.template), photometry[:, 0])) * keep[:, 0]
+    search = normalise(vary(send(batch.search), photometry[:, 1])) * keep[:, 1]
     with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
         prediction = model(template, search)
     weights = (config.train.losses.focal, config.train.losses.giou, config.train.losses.l1)

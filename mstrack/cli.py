@@ -4,15 +4,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from mstrack.cli_data import data_app
 from mstrack.errors import UserError
 from mstrack.registry import TABLES, unknown
+from mstrack.terminal import print_table, say, say_error, show_progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,8 +23,19 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
 
 Modality = Literal["event", "depth", "thermal"]
+Recipe = Literal["exposure", "interval", "stack3", "voxel"]
+Root = Annotated[Path | None, typer.Option(help="The dataset's folder; default: looked for below --data-root.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of datasets; default: $MST_DATA, or ./data.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="What aux files become: depth jet, inverse, normals; thermal stored, grey. Default: as trained."),
+]
+Missing = Annotated[
+    Literal["error", "zero", "copy", "last"], typer.Option(help="What is fed for a frame without its second modality.")
+]
 Checkpoint = Annotated[str, typer.Argument(help="A .safetensors file, or the name of a shipped weight (mst-tiny-thermal).")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as train.lr=3e-4.")]
@@ -39,15 +50,15 @@ def main() -> None:
     except UserError as error:
         if debug:
             raise
-        _say_error(str(error))
+        say_error(str(error))
         sys.exit(2)
     except RuntimeError as error:
         if debug or type(error).__name__ != "TrainingError":
             raise
-        _say_error(str(error))
+        say_error(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
-        _say_error("interrupted. What was finished is kept; the same command goes on from there.")
+        say_error("interrupted. What was finished is kept; the same command goes on from there.")
         sys.exit(130)
 
 
@@ -71,12 +82,12 @@ def quickstart(
     """Benchmark, training, tracking and report on the embedded data, in five minutes."""
     from mstrack.quickstart import run
 
-    with _progress() as progress:
+    with show_progress() as progress:
         result = run(out, modality, seeds, from_scratch, progress)
-    _print_table(f"RGB + {modality}, embedded benchmark: percent ± half the 95 % interval over sequences", *result.table)
+    _print_scores(f"RGB + {modality}, embedded benchmark: percent ± half the 95 % interval over sequences", *result.table)
     for line in result.notes:
-        _say(line)
-    _say(f"report: {result.report}")
+        say(line)
+    say(f"report: {result.report}")
 
 
 @app.command()
@@ -89,64 +100,78 @@ def train(
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     from mstrack.training import train as run
 
-    with _progress(quiet=os.environ.get("RANK", "0") != "0") as progress:
+    with show_progress(quiet=os.environ.get("RANK", "0") != "0") as progress:
         checkpoint = run(recipe, overrides or (), progress("training"), stop.is_set)
     if os.environ.get("RANK", "0") == "0":
         done = not stop.is_set()
-        _say(f"checkpoint: {checkpoint}" if done else f"stopped; the same command goes on from {checkpoint.parent}.")
+        say(f"checkpoint: {checkpoint}" if done else f"stopped; the same command goes on from {checkpoint.parent}.")
 
 
 @app.command()
 def track(
     checkpoint: Checkpoint,
-    rgb: Annotated[Path, typer.Option(help="Folder of colour frames.")],
+    rgb: Annotated[Path, typer.Option(help="Folder of colour frames, a video, or an .aedat4 (its frames and events).")],
     box: Annotated[str, typer.Option(help="x,y,w,h of the target in the first frame, in pixels.")],
-    aux: Annotated[Path | None, typer.Option(help="Folder of the second modality, paired by position.")] = None,
+    aux: Annotated[Path | None, typer.Option(help="The second modality: a folder, a video, or a file of events.")] = None,
     modality: Annotated[Modality | None, typer.Option(help="How aux files are read; default: as trained.")] = None,
+    encoding: Encoding = None,
+    events: Annotated[Recipe, typer.Option(help="How events become frames.")] = "interval",
+    missing: Missing = "error",
     out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("track"),
     video: Annotated[bool, typer.Option("--video", help="Write track.mp4 instead of annotated frames.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Follow a target through folders of images."""
+    """Follow a target through folders of images, videos, or a recording of frames and events."""
     from mstrack.checkpoint import load
-    from mstrack.clip import parse_box, track_clip
+    from mstrack.clip import open_clip, parse_box, track_clip
     from mstrack.distributed import choose_device
-    from mstrack.evaluation import trained_modality
-    from mstrack.tracker import Tracker
+    from mstrack.evaluation import trained_encoding, trained_modality
+    from mstrack.tracker import TrackerBatch
 
     start = parse_box(box)
     model = load(checkpoint)
-    with _progress() as progress:
-        tracker = Tracker(model, choose_device(device))
-        chosen = modality or trained_modality(model)
-        result = track_clip(tracker, rgb, aux, start, out, chosen, video, progress("tracking"))
+    kind, made = modality or trained_modality(model), encoding or trained_encoding(model)
+    count, frames = open_clip(rgb, aux, kind, made, events, missing)
+    settings = {"checkpoint": checkpoint, "rgb": str(rgb), "aux": None if aux is None else str(aux)}
+    settings |= {"modality": kind, "encoding": made, "events": events, "missing": missing}
+    with show_progress() as progress:
+        tracker = TrackerBatch(model, choose_device(device), missing=missing)
+        result = track_clip(tracker, frames, count, start, out, settings, video, progress("tracking"))
     shown = "track.mp4" if video else "frames/"
-    _say(f"{len(result.boxes)} frames; mean confidence {result.confidence[1:].mean() if len(result.boxes) > 1 else 1:.3f}")
-    _say(f"boxes: {out / 'track.txt'}   pictures: {out / shown}")
+    say(f"{len(result.boxes)} frames; mean confidence {result.confidence[1:].mean() if len(result.boxes) > 1 else 1:.3f}")
+    if result.lacking:
+        say(f"{len(result.lacking)} frame(s) lacked their second modality: --missing {missing}")
+    say(f"boxes: {out / 'track.txt'}   pictures: {out / shown}")
 
 
 @app.command(name="eval")
 def evaluate(
     checkpoint: Checkpoint,
-    on: Annotated[str, typer.Option(help="A dataset of `mst list datasets`.")] = "synthetic",
+    on: Annotated[str, typer.Option(help="A dataset of `mst list datasets`, or a folder of your own data.")] = "synthetic",
     split: Annotated[str, typer.Option(help="Which of its splits.")] = "test",
-    root: Annotated[Path | None, typer.Option(help="The dataset's folder.")] = None,
+    root: Root = None,
+    data_root: DataRoot = None,
     modality: Annotated[Modality | None, typer.Option(help="The second modality; default: as trained.")] = None,
+    encoding: Encoding = None,
+    missing: Missing = "error",
+    argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the dataset: events=exposure.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Sequences of the list that are not there are an error.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: results/CHECKPOINT-DATASET.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Sequences in lock step per process.")] = 32,
     device: Device = "auto",
 ) -> None:
     """Track every sequence of a dataset, score, and write a report."""
+    from mstrack.config import parse_pairs
     from mstrack.evaluation import evaluate as run
     from mstrack.evaluation import write_single_report
 
     name = Path(checkpoint).stem
-    with _progress() as progress:
+    with show_progress() as progress:
         result = run(
             checkpoint,
             on,
-            out or Path("results") / f"{name}-{on}",
+            out or Path("results") / f"{name}-{Path(on).name}",
             split,
             root,
             modality,
@@ -154,10 +179,15 @@ def evaluate(
             workers,
             device,
             progress("tracking"),
+            encoding,
+            missing,
+            parse_pairs(argument or ()),
+            data_root,
+            strict,
         )
     report, table = write_single_report(result, name, on)
-    _print_table(f"{name} on {on}", *table)
-    _say(f"results: {result.folder}   report: {report}")
+    _print_scores(f"{name} on {on}", *table)
+    say(f"results: {result.folder}   report: {report}")
 
 
 @app.command(name="list")
@@ -206,67 +236,9 @@ def convert(
     from mstrack.checkpoint import convert as run
 
     run(source, target, model)
-    _say(f"checkpoint: {target}")
+    say(f"checkpoint: {target}")
 
 
-# ---------------------------------------------------------------- the terminal
-@contextmanager
-def _progress(quiet: bool = False) -> Iterator[Callable[[str], Callable[[int, int, str], None]]]:
-    """Bars with rate and time left: `progress("training")` makes one, called with (done, total, text)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Any) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f}/s", style="cyan")
-
-    console = Console(stderr=True)
-    columns = [
-        TextColumn("{task.description:<32}"),
-        BarColumn(bar_width=14),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-    ]
-    if console.width >= 100:
-        columns.append(TextColumn("[dim]{task.fields[said]}"))
-    with Progress(*columns, console=console, disable=quiet) as bars:
-
-        def begin(description: str) -> Callable[[int, int, str], None]:
-            task = bars.add_task(description, total=None, said="")
-
-            def advance(done: int, total: int, text: str) -> None:
-                bars.update(task, completed=done, total=total)
-                if text:
-                    bars.update(task, said=text)
-
-            return advance
-
-        yield begin
-
-
-def _print_table(title: str, headers: list[str], rows: list[list[str]]) -> None:
+def _print_scores(title: str, headers: list[str], rows: list[list[str]]) -> None:
     """Measures of methods, without the last column: the differences are said in a sentence, and on the page."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for i, header in enumerate(headers[:-1]):
-        table.add_column(header, justify="right" if i else "left", no_wrap=i > 0)
-    for row in rows:
-        table.add_row(*row[:-1])
-    console = Console()
-    (console if console.is_terminal else Console(width=max(console.width, 110))).print(table)
-
-
-def _say(line: str) -> None:
-    from rich.console import Console
-
-    Console(soft_wrap=True, highlight=False, markup=False).print(line)
-
-
-def _say_error(message: str) -> None:
-    typer.echo(typer.style("error: ", fg="red", bold=True) + message, err=True)
+    print_table(title, headers[:-1], [row[:-1] for row in rows])

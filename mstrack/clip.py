@@ -1,87 +1,134 @@
-"""`mst track`: one clip from image folders, and its frames or video with the boxes drawn."""
+"""`mst track`: one clip from image folders, videos or an event recording, and its frames with the boxes drawn."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as List
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.images import read_aux, read_rgb
-from mstrack.data.sequence import Frame
+from mstrack.data import video
+from mstrack.data.events import SUFFIXES as EVENT_SUFFIXES
+from mstrack.data.events import EventFrames, recording_info, stream
+from mstrack.data.layout import list_frames, pair
+from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
 from mstrack.results import Track, write_json, write_track
-from mstrack.tracker import Tracker
+from mstrack.tracker import TrackerBatch
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 COLOUR = (0, 114, 255)
 
 Progress = Callable[[int, int, str], None]
 
 
 def track_clip(
-    tracker: Tracker,
-    rgb: Path,
-    aux: Path | None,
+    tracker: TrackerBatch,
+    frames: Iterator[Frame],
+    count: int,
     box: tuple[float, float, float, float],
     out: Path,
-    modality: str = "thermal",
-    video: bool = False,
+    settings: dict[str, Any],
+    as_video: bool = False,
     progress: Progress | None = None,
 ) -> Track:
-    """Follow a target through folders of images.
+    """Follow a target through a clip.
 
     Args:
         tracker: The tracker.
-        rgb: Folder of colour frames, sorted by the numbers in their names.
-        aux: Folder of the second modality, paired with `rgb` by position; None for a clip without.
+        frames: What `open_clip` gives.
+        count: How many frames there should be, for the progress.
         box: x, y, w, h of the target in the first frame, in pixels.
-        out: Folder that gets `<name of rgb>.txt`, `_confidence.txt`, and `frames/` or `track.mp4`.
-        modality: How `aux` files are read: `event`, `depth`, `thermal`.
-        video: Write an .mp4 instead of frames.
+        out: Folder that gets `track.txt`, `track_confidence.txt`, `run.json`, and `frames/` or `track.mp4`.
+        settings: What `run.json` shall say of the clip.
+        as_video: Write an .mp4 instead of frames.
         progress: Called with (frames done, all, text).
 
     Raises:
-        UserError: A folder is missing or empty, the numbers of frames differ, an image cannot be read, or the box does not
-            lie in the first image.
+        UserError: A frame cannot be read or lacks its second modality, or the box does not lie in the first image.
     """
-    colour = list_images(rgb)
-    other = None if aux is None else list_images(aux)
-    if other is not None and len(other) != len(colour):
-        raise UserError(f"{rgb} has {len(colour)} frames and {aux} has {len(other)}: each colour frame needs its counterpart.")
-    boxes, scores = np.zeros((len(colour), 4)), np.ones(len(colour))
-    with _Pictures(out, video) as pictures:
-        for i, path in enumerate(colour):
-            frame = Frame(read_rgb(path), None if other is None else read_aux(other[i], modality))
-            if i == 0:
-                tracker.init(frame, box)
-                boxes[0] = box
+    boxes: list[NDArray[np.float64]] = []
+    scores: list[float] = []
+    with _Pictures(out, as_video) as pictures:
+        for frame in frames:
+            if not boxes:
+                tracker.init([frame], [box], [str(out)])
+                boxes.append(np.array(box))
+                scores.append(1.0)
             else:
-                found = tracker.update(frame)
-                boxes[i], scores[i] = found.box, found.score
-            pictures.add(draw(frame, boxes[i], f"{i}  {scores[i]:.2f}"))
+                found, peak = tracker.update([frame])
+                boxes.append(found[0])
+                scores.append(float(peak[0]))
+            pictures.add(draw(frame, boxes[-1], f"{len(boxes) - 1}  {scores[-1]:.2f}"))
             if progress is not None:
-                progress(i + 1, len(colour), path.name)
-    track = Track(boxes, scores)
+                progress(len(boxes), count, "")
+    track = Track(np.array(boxes), np.array(scores), tuple(tracker.lacking[0]))
     write_track(out, "track", track)
-    write_json(out / "run.json", {"rgb": str(rgb), "aux": str(aux) if aux else None, "modality": modality, "box": list(box)})
+    write_json(out / "run.json", {**settings, "box": list(box), "frames without second modality": list(track.lacking)})
     return track
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The images of a folder, sorted by the numbers in their names (2 before 10).
+def open_clip(
+    rgb: Path,
+    aux: Path | None,
+    modality: str = "thermal",
+    encoding: str | None = None,
+    recipe: str = "interval",
+    missing: str = "error",
+) -> tuple[int, Iterator[Frame]]:
+    """The frames of a clip, in order, and how many there are.
+
+    Args:
+        rgb: A folder of colour frames, sorted by the numbers in their names; a video; or an .aedat4 recording, whose camera
+            frames and events are both taken.
+        aux: The second modality: a folder, a video, or a file of events; None for a clip without.
+        modality: How `aux` is read: `event`, `depth`, `thermal`.
+        encoding: What is made of its files, see `images.ENCODINGS`; None: the default.
+        recipe: How events become frames, see `eventframes`.
+        missing: The tracker's policy. Unless it is `error`, the numbers of frames may differ, see `layout.pair`.
 
     Raises:
-        UserError: No such folder, or no image in it.
+        UserError: A folder or file is missing, empty or damaged; the numbers of frames differ.
     """
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}. Expected a folder of images ({', '.join(ENDINGS)}).")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS]
-    if not found:
-        raise UserError(f"folder {folder} holds no images ({', '.join(ENDINGS)}).")
-    return sorted(found, key=lambda path: _numbers_and_text(path.name))
+    if rgb.suffix.lower() in EVENT_SUFFIXES:
+        if aux is not None:
+            raise UserError(f"{rgb} is a recording of frames and events: leave out --aux {aux}.")
+        info = recording_info(rgb)
+        if not info.frames:
+            raise UserError(f"{rgb} holds no camera frames ({info}). Give a folder of frames with --rgb, and --aux {rgb}.")
+        return info.frames, (Frame(image, events) for image, events in stream(rgb, recipe))
+    colour = _list(rgb, recipe, 0)
+    other = None if aux is None else _list(aux, recipe, len(colour))
+    if other is not None and len(other) != len(colour) and missing == "error":
+        raise UserError(
+            f"{rgb} has {len(colour)} frames and {aux} has {len(other)}: each colour frame needs its counterpart, or a policy"
+            " for those without (--missing zero, copy or last)."
+        )
+    sequence = Sequence(
+        name=rgb.name,
+        rgb=colour,
+        boxes=np.full((len(colour), 4), np.nan),
+        valid=np.zeros(len(colour), dtype=bool),
+        aux=None if other is None else pair(rgb.name, colour, other, modality),
+        modality="rgb" if other is None else modality,
+        encoding=None if other is None else encoding,
+    )
+    return len(colour), (sequence.frame(index) for index in range(len(sequence)))
+
+
+def _list(path: Path, recipe: str, count: int) -> List[Any]:
+    """References to the frames of a folder, a video or a file of events."""
+    suffix = path.suffix.lower()
+    if suffix in video.SUFFIXES:
+        return video.list_video(path)
+    if suffix in EVENT_SUFFIXES:
+        return EventFrames(path, recipe, count)
+    if not path.is_dir():
+        kinds = ", ".join((*video.SUFFIXES, *EVENT_SUFFIXES))
+        raise UserError(f"no folder {path}. Expected a folder of images, a video or a file of events ({kinds}).")
+    return list_frames(path)
 
 
 def draw(frame: Frame, box: NDArray[np.float64], text: str) -> NDArray[np.uint8]:
@@ -148,12 +195,6 @@ class _Pictures:
                 part.replace(self.out / "track.mp4")
             else:
                 part.unlink(missing_ok=True)
-
-
-def _numbers_and_text(name: str) -> list[tuple[int, int, str]]:
-    """Sorting key: runs of digits by value, the rest by spelling."""
-    parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:

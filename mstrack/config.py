@@ -29,10 +29,11 @@ class ModelConfig(Section):
 class Source(Section):
     """Sequences of one dataset."""
 
-    name: str = Field(description="a name of `mst list datasets`, or module:function")
+    name: str = Field(description="a name of `mst list datasets`, module:function, or a folder of your own data")
     split: str = Field(description="which of the dataset's splits")
-    root: Path | None = Field(None, description="its folder; none: where the dataset itself says")
+    root: Path | None = Field(None, description="its folder; none: it is looked for below run.data_root")
     weight: float = Field(1.0, gt=0, description="how often it is drawn, relative to the other sources")
+    min_size: float = Field(0.0, ge=0, description="pixels; a target is drawn where its width and height are both above")
     arguments: dict[str, Any] = Field({}, description="further keyword arguments of the dataset function")
 
 
@@ -47,19 +48,35 @@ class DataConfig(Section):
     """Which sequences are read, how pairs are drawn from them, and how they are varied."""
 
     modality: Literal["rgb", "event", "depth", "thermal"] = Field(description="the second modality")
+    encoding: str | None = Field(None, description="what its files become: depth jet, inverse, normals; thermal stored, grey")
     train: tuple[Source, ...] = Field(min_length=1, description="sources of training pairs")
     val: tuple[Source, ...] = Field((), description="sources of validation pairs and clips; never a test split")
     max_gap: int = Field(200, ge=1, description="largest distance of template and search frame")
-    min_frames: int = Field(20, ge=2, description="shorter sequences are left out")
+    min_frames: int = Field(20, ge=2, description="shorter videos are left out; stills, of one frame, are not")
+    missing: Literal["error", "zero", "copy", "last"] = Field(
+        "error", description="a frame without its second modality: not drawn; zeros; the colours; its last earlier frame"
+    )
+    reject_padding: bool = Field(False, description="draw again where a crop is all padding, as OSTrack does")
     template_jitter: Jitter = Jitter()
     search_jitter: Jitter = Jitter(centre=3.0, scale=0.25)
     grayscale: float = Field(0.05, ge=0, le=1, description="probability that the colour image turns grey, in both crops")
+    grayscale_redraw: bool = Field(
+        False, description="a defect of ViPT and SDSTrack, to reproduce them: where grey is drawn, the sample is drawn again"
+    )
     flip: float = Field(0.5, ge=0, le=1, description="probability of a mirror image of both crops")
-    independent_flip: float = Field(0.5, ge=0, le=1, description="probability of a mirror image of each crop on its own")
+    independent_flip: float = Field(
+        0.0, ge=0, le=1, description="the same for each crop on its own: 0.5 is a defect of the published trackers"
+    )
     brightness: float = Field(0.2, ge=0, lt=1, description="factor in 1 +- this, one for both modalities of a crop")
     photometric: float = Field(0.0, ge=0, lt=1, description="contrast and brightness in 1 +- this, each modality its own")
     modality_dropout: float = Field(0.0, ge=0, le=1, description="probability that a pair loses one of its modalities")
-    cache: float = Field(1.0, ge=0, description="GB of decoded frames that each loading process keeps")
+    scaled_decode: bool = Field(
+        True, description="decode JPEG at 1/2, 1/4 or 1/8 where a crop shrinks as much anyway (and cache is 0)"
+    )
+    crops: Path | None = Field(None, description="folder of a cache made by `mst data cache`; none: the dataset's own files")
+    cache: float = Field(
+        0.0, ge=0, description="GB of decoded frames that each loading process keeps: for data that fits there; 0: none"
+    )
 
 
 class TuningConfig(Section):
@@ -109,6 +126,7 @@ class RunConfig(Section):
     """Where and how it runs; nothing here changes a number."""
 
     out: Path = Field(Path("runs/unnamed"), description="folder of the run")
+    data_root: Path | None = Field(None, description="where datasets are looked for; none: $MST_DATA, or ./data")
     device: str = Field("auto", description="cpu, cuda, cuda:1, or auto")
     workers: int = Field(2, ge=0, description="loading processes per training process; 0: none")
     save_every: int = Field(500, ge=1, description="optimizer steps between saved states")
@@ -186,6 +204,18 @@ def _shipped_recipe(path: Path) -> str:
     if name not in recipe_names():
         raise UserError(f"no file {path}, and " + unknown("recipe", name, recipe_names()))
     return (resources.files("mstrack") / "recipes" / f"{name}.yaml").read_text()
+
+
+def parse_pairs(texts: Iterable[str]) -> dict[str, Any]:
+    """`key=value` texts as a mapping, the values in YAML.
+
+    Raises:
+        UserError: A text that is not of that form.
+    """
+    tree: dict[str, Any] = {}
+    for text in texts:
+        _override(tree, text)
+    return tree
 
 
 def _override(tree: dict[str, Any], text: str) -> None:

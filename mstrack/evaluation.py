@@ -4,7 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ import torch
 
 from mstrack import __version__, checkpoint
 from mstrack.data import Sequence, load_sequences
+from mstrack.data.sequence import check_policy
+from mstrack.data.splits import describe_list
 from mstrack.distributed import choose_device
 from mstrack.errors import UserError
 from mstrack.metrics import ope
@@ -60,38 +62,64 @@ def evaluate(
     workers: int = 1,
     device: str = "auto",
     progress: Progress | None = None,
+    encoding: str | None = None,
+    missing: str = "error",
+    arguments: Mapping[str, Any] | None = None,
+    data_root: Path | None = None,
+    strict: bool = False,
 ) -> Evaluation:
     """Track every sequence of a split and score the results.
 
     Args:
         model: A network, a checkpoint file, or the name of a shipped weight.
-        on: A dataset of the catalogue.
+        on: A dataset of the catalogue, `module:function`, or a folder of your own data.
         out: Folder of the results; sequences that are finished there are not tracked again.
         split: Which split.
-        root: The dataset's folder, where it needs one.
+        root: The dataset's folder; None: it is looked for below `data_root`.
         modality: The second modality; None: the one the checkpoint was trained with.
         batch: Sequences tracked in lock step by a worker.
         workers: Processes (on the CPU, each with its share of the cores).
         device: `cpu`, `cuda`, or `auto`.
         progress: Called with (sequences done, all, text).
+        encoding: What is made of the second modality's files; None: as the checkpoint was trained.
+        missing: The policy for frames without their second modality, see `sequence.fill`.
+        arguments: Further keyword arguments of the dataset function.
+        data_root: Where datasets are looked for; None: `$MST_DATA`, or `./data`.
+        strict: Whether sequences of the split's list that are not on disk are an error rather than a warning.
 
     Raises:
-        UserError: Unknown names; or `out` holds results of another checkpoint or of other sequences.
+        UserError: Unknown names; or `out` holds results of another checkpoint, policy or list.
     """
     network = model if isinstance(model, Network) else checkpoint.load(model)
-    modality = modality or trained_modality(network)
-    sequences = load_sequences(on, split, root, modality)
+    modality, encoding = modality or trained_modality(network), encoding or trained_encoding(network)
+    sequences = load_sequences(on, split, root, modality, arguments, encoding, data_root)
+    used = describe_list(on, split, sequences)
+    if strict and "missing" in used:
+        raise UserError(
+            f"{used['name']}: {len(used['missing'])} sequence(s) cannot be read: {', '.join(used['missing'][:10])}."
+        )
     folder = Path(out)
-    _claim(folder, {"dataset": on, "split": split, "modality": modality, **_identity(network), "list": _list_hash(sequences)})
-    fps = track_sequences(network, sequences, folder, batch, workers, device, progress)
-    return score_folder(folder, sequences, on, fps)
+    reading = {"modality": modality, "encoding": encoding, "missing": check_policy(missing), "arguments": dict(arguments or {})}
+    _claim(folder, {"dataset": on, "split": split, **reading, **_identity(network), "list": used})
+    fps = track_sequences(network, sequences, folder, batch, workers, device, progress, missing)
+    return score_folder(folder, sequences, on, split, fps)
 
 
 def trained_modality(network: Network) -> str:
     """The second modality that a network's provenance names; `thermal` where it names none."""
-    provenance = getattr(network, "provenance", None) or {}
-    named = provenance.get("config", {}).get("data", {}).get("modality", "thermal")
+    named = _trained_on(network).get("modality", "thermal")
     return "thermal" if named == "rgb" else named
+
+
+def trained_encoding(network: Network) -> str | None:
+    """What the second modality's files were turned into when a network was trained; None where its provenance is silent."""
+    return _trained_on(network).get("encoding")
+
+
+def _trained_on(network: Network) -> dict[str, Any]:
+    """The section `data` of the configuration in a network's provenance."""
+    provenance = getattr(network, "provenance", None) or {}
+    return provenance.get("config", {}).get("data", {})
 
 
 def track_sequences(
@@ -102,6 +130,7 @@ def track_sequences(
     workers: int = 1,
     device: str = "auto",
     progress: Progress | None = None,
+    missing: str = "error",
 ) -> float | None:
     """Stage 1: one result file per sequence that has none; returns frames per second, file to box, or None."""
     waiting = [s for s in sequences if not (folder / f"{s.name}.txt").is_file()]
@@ -118,14 +147,14 @@ def track_sequences(
 
     if workers <= 1:
         network = network.to(choose_device(device))
-        for sequence, track in follow(network, waiting, batch=batch):
+        for sequence, track in follow(network, waiting, batch=batch, missing=missing):
             keep(sequence, track)
     else:
-        _track_in_processes(network, waiting, batch, workers, device, keep)
+        _track_in_processes(network, waiting, batch, workers, device, missing, keep)
     return sum(len(s) for s in waiting) / (time.perf_counter() - started)
 
 
-def score_folder(folder: Path, sequences: list[Sequence], dataset: str, fps: float | None = None) -> Evaluation:
+def score_folder(folder: Path, sequences: list[Sequence], dataset: str, split: str, fps: float | None = None) -> Evaluation:
     """Stage 2: score a result folder and write `scores.json` beside the results.
 
     Raises:
@@ -154,9 +183,10 @@ def score_folder(folder: Path, sequences: list[Sequence], dataset: str, fps: flo
             "fps": fps,
             "protocol": protocol,
             "dataset": dataset,
-            "list": _list_hash(sequences),
+            "list": describe_list(dataset, split, sequences),
             "sequences": len(sequences),
             "frames": summary.frames,
+            "frames without second modality": sum(len(track.lacking) for track in tracks.values()),
             "mstrack": __version__,
             "per_sequence": {s.name: {k: float(v[i]) for k, v in each.items()} for i, s in enumerate(sequences)},
         },
@@ -181,7 +211,13 @@ def write_single_report(result: Evaluation, name: str, dataset: str) -> tuple[Pa
 
 
 def _track_in_processes(
-    network: Network, waiting: list[Sequence], batch: int, workers: int, device: str, keep: Callable[[Sequence, Track], None]
+    network: Network,
+    waiting: list[Sequence],
+    batch: int,
+    workers: int,
+    device: str,
+    missing: str,
+    keep: Callable[[Sequence, Track], None],
 ) -> None:
     """Share sequences out to processes that each hold the network; results come back as they finish."""
     groups = [waiting[i : i + batch] for i in range(0, len(waiting), batch)]
@@ -192,7 +228,7 @@ def _track_in_processes(
     state = {key: value.cpu() for key, value in network.state_dict().items()}
     start = (network.name, network.arguments, state, device, threads)
     with ProcessPoolExecutor(min(workers, len(groups)), context, _start_worker, start) as pool:
-        futures = [pool.submit(_follow_group, group) for group in groups]
+        futures = [pool.submit(_follow_group, group, missing) for group in groups]
         for future in as_completed(futures):
             for sequence, track in future.result():
                 keep(sequence, track)
@@ -210,8 +246,8 @@ def _start_worker(name: str, arguments: dict[str, Any], state: dict[str, torch.T
     _worker["network"] = network.to(choose_device(device))
 
 
-def _follow_group(group: list[Sequence]) -> list[tuple[Sequence, Track]]:
-    return list(follow(_worker["network"], group, batch=len(group)))
+def _follow_group(group: list[Sequence], missing: str) -> list[tuple[Sequence, Track]]:
+    return list(follow(_worker["network"], group, batch=len(group), missing=missing))
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
@@ -234,8 +270,3 @@ def _identity(network: Network) -> dict[str, Any]:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return {"model": network.name, "arguments": json.loads(json.dumps(network.arguments)), "weights": digest.hexdigest()[:16]}
-
-
-def _list_hash(sequences: list[Sequence]) -> str:
-    """Hash of the names and lengths of a list of sequences."""
-    return hashlib.sha256("\n".join(f"{s.name} {len(s)}" for s in sequences).encode()).hexdigest()[:16]

@@ -19,7 +19,19 @@ MODELS = {
 }
 
 DATASETS = {
+    "coco": "mstrack.data.rgb:coco",
+    "coesot": "mstrack.data.rgbe:coesot",
+    "depthtrack": "mstrack.data.rgbd:depthtrack",
+    "fe108": "mstrack.data.rgbe:fe108",
+    "got10k": "mstrack.data.rgb:got10k",
+    "lasher": "mstrack.data.rgbt:lasher",
+    "lasot": "mstrack.data.rgb:lasot",
+    "own": "mstrack.data.own:own",
+    "rgbt234": "mstrack.data.rgbt:rgbt234",
     "synthetic": "mstrack.data.synthetic:load",
+    "trackingnet": "mstrack.data.rgb:trackingnet",
+    "visevent": "mstrack.data.rgbe:visevent",
+    "vot-rgbd": "mstrack.data.rgbd:vot_rgbd",
 }
 
 TUNINGS = {

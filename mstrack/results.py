@@ -20,6 +20,8 @@ class Track(NamedTuple):
     """(N, 4) x, y, w, h in pixels."""
     confidence: NDArray[np.float64]
     """(N,) in [0, 1], 1 for the given box."""
+    lacking: tuple[int, ...] = ()
+    """Frames that came without their second modality."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,7 +47,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_track(folder: Path, sequence: str, track: Track) -> None:
-    """Save one sequence: `<sequence>_confidence.txt`, then `<sequence>.txt` (x,y,w,h per line), which marks it as done."""
+    """Save one sequence: `<sequence>_confidence.txt`, then `<sequence>.txt` (x,y,w,h per line), which marks it as done.
+
+    Where frames came without their second modality, `<sequence>_missing.txt` has their numbers, counted from 0.
+    """
+    if track.lacking:
+        write_text(folder / f"{sequence}_missing.txt", "".join(f"{frame}\n" for frame in track.lacking))
     write_text(folder / f"{sequence}_confidence.txt", "".join(f"{value:.6f}\n" for value in track.confidence))
     lines = (",".join(f"{value:.4f}" for value in row) for row in track.boxes)
     write_text(folder / f"{sequence}.txt", "".join(f"{line}\n" for line in lines))
@@ -59,7 +66,9 @@ def read_track(folder: Path, sequence: str) -> Track | None:
     boxes = _read_numbers(path, columns=4)
     confidence_path = folder / f"{sequence}_confidence.txt"
     confidence = _read_numbers(confidence_path, columns=1)[:, 0] if confidence_path.is_file() else np.ones(len(boxes))
-    return Track(boxes, confidence)
+    missing_path = folder / f"{sequence}_missing.txt"
+    lacking = _read_numbers(missing_path, columns=1)[:, 0] if missing_path.is_file() else np.empty(0)
+    return Track(boxes, confidence, tuple(int(frame) for frame in lacking))
 
 
 def write_json(path: Path, content: Any) -> None:

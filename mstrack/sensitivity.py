@@ -2,7 +2,7 @@
 
 import torch
 
-from mstrack.assembly import batch_losses, pair_dataset, split
+from mstrack.assembly import batch_losses, pair_dataset, read_sources, split
 from mstrack.config import Config
 from mstrack.data.sampling import load_batches
 from mstrack.models.network import Network
@@ -26,7 +26,7 @@ def measure_sensitivity(
     """
     network.eval()
     chosen = {name: p.requires_grad_() for name, p in network.named_parameters() if name.endswith(patterns)}
-    pairs = pair_dataset(config, network, config.data.train, SEED, training=False)
+    pairs = pair_dataset(config, network, read_sources(config.data.train, config), SEED, training=False)
     plan = split(list(range(batches * config.train.batch)), config.train.batch)
     sums = {name: torch.zeros_like(p) for name, p in chosen.items()}
     for batch in load_batches(pairs, 0, plan, workers=0):

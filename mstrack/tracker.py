@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from mstrack.boxes import clip
 from mstrack.data.crops import crop, from_crop
-from mstrack.data.sequence import Frame, Sequence
+from mstrack.data.images import Image
+from mstrack.data.sequence import Frame, Sequence, check_policy, fill
 from mstrack.errors import UserError
 from mstrack.models.blocks import normalise
 from mstrack.registry import unknown
 from mstrack.results import Track
 
 PRECISIONS = ("fp32", "bf16")
-MISSING = ("zero", "error")
 READERS = 4
 
 
@@ -47,8 +47,9 @@ class TrackerBatch:
         model: A network of `mstrack.models`; it is put into eval mode.
         device: Where it runs; None: where it is.
         precision: `fp32`, or `bf16` for autocast.
-        missing: What a network of two modalities does with a frame without `aux`: `zero`, an input of zeros after
-            normalisation as in training with modality dropout, or `error`.
+        missing: What a network of two modalities does with a frame without `aux`, see `sequence.fill`: `error`; `zero`, an
+            input of zeros after normalisation as in training with modality dropout; `copy`, the colour image; `last`, the
+            sequence's last image of that modality.
         window: Share of the Hann window, 1 as published; 0 decodes the bare score map.
 
     Raises:
@@ -60,21 +61,24 @@ class TrackerBatch:
         model: nn.Module,
         device: torch.device | str | None = None,
         precision: str = "fp32",
-        missing: str = "zero",
+        missing: str = "error",
         window: float = 1.0,
     ) -> None:
-        for what, given, known in (("precision", precision, PRECISIONS), ("missing", missing, MISSING)):
-            if given not in known:
-                raise UserError(unknown(what, given, known))
+        if precision not in PRECISIONS:
+            raise UserError(unknown("precision", precision, PRECISIONS))
         if not 0 <= window <= 1:
             raise UserError(f"window is {window}: it is the share of the Hann window, from 0 (none) to 1 (as published).")
         self._model: Any = model.to(device).eval()
         self._device = next(model.parameters()).device
-        self._bf16, self._missing, self._influence = precision == "bf16", missing, window
+        self._bf16, self._missing, self._influence = precision == "bf16", check_policy(missing), window
         self._window = torch.ones(1, device=self._device)
         self._templates = torch.empty(0)
         self._boxes = np.empty((0, 4))
         self._names: list[str] = []
+        self._last: list[Image | None] = []
+        self.lacking: list[list[int]] = []
+        """For each sequence, the numbers of its frames that came without their second modality."""
+        self._steps = np.empty(0, dtype=np.int64)
 
     @torch.inference_mode()
     def init(self, frames: List[Frame], boxes: Iterable[ArrayLike], names: List[str] | None = None) -> None:
@@ -93,12 +97,13 @@ class TrackerBatch:
         rows = list(boxes)
         if not len(frames) == len(rows) == len(called):
             raise UserError(f"{len(frames)} frames, {len(rows)} boxes, {len(called)} names: each sequence needs one of each.")
-        for frame, name in zip(frames, called, strict=True):
-            self._check(frame, name)
+        self._names = called
+        self._last, self.lacking = [None] * len(called), [[] for _ in called]
+        self._steps = np.zeros(len(called), dtype=np.int64)
+        complete = [self._complete(frame, i) for i, frame in enumerate(frames)]
         starts = [_checked_box(*item) for item in zip(rows, frames, called, strict=True)]
         self._boxes = np.array(starts).reshape(-1, 4)
-        self._names = called
-        self._templates, _ = self._cut(frames, self._boxes, self._model.template_factor, self._model.template_size)
+        self._templates, _ = self._cut(complete, self._boxes, self._model.template_factor, self._model.template_size)
 
     @torch.inference_mode()
     def update(self, frames: List[Frame], active: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -118,8 +123,8 @@ class TrackerBatch:
         which = np.arange(len(self._boxes)) if active is None else np.asarray(active, dtype=np.int64)
         if len(frames) != len(which) or not len(which):
             raise UserError(f"{len(frames)} frames for {len(which)} sequence(s) that were started with init().")
-        for frame, i in zip(frames, which, strict=True):
-            self._check(frame, self._names[i])
+        self._steps[which] += 1
+        frames = [self._complete(frame, int(i)) for frame, i in zip(frames, which, strict=True)]
         size, before = self._model.search_size, self._boxes[which]
         search, scales = self._cut(frames, before, self._model.search_factor, size)
         found = self._decode(self._templates if active is None else self._templates[torch.from_numpy(which)], search)
@@ -160,8 +165,9 @@ class TrackerBatch:
             images[i, m] = 0
         return images, scales
 
-    def _check(self, frame: Frame, name: str) -> None:
-        """Refuse images that would be tracked wrongly."""
+    def _complete(self, frame: Frame, i: int) -> Frame:
+        """A frame as the network is fed: images that would be tracked wrongly are refused, a missing modality is filled."""
+        name = self._names[i]
         for what, image in (("rgb", frame.rgb), ("aux", frame.aux)):
             if what == "aux" and image is None:
                 continue
@@ -171,8 +177,14 @@ class TrackerBatch:
         if frame.aux is not None and frame.aux.shape != frame.rgb.shape:
             sizes = " and ".join(f"{w} x {h}" for h, w in (frame.rgb.shape[:2], frame.aux.shape[:2]))
             raise UserError(f"{name}: rgb and aux differ in size, {sizes} (width x height). They must be aligned.")
-        if frame.aux is None and self._model.modalities > 1 and self._missing == "error":
-            raise UserError(f"{name}: a frame without aux, and the network needs one (missing='zero' goes on without).")
+        if self._model.modalities == 1:
+            return frame
+        if frame.aux is None:
+            self.lacking[i].append(int(self._steps[i]))
+            return fill(frame, self._missing, self._last[i], f"{name}, frame {self._steps[i]}")
+        if self._missing == "last":
+            self._last[i] = frame.aux
+        return frame
 
 
 class Tracker:
@@ -188,7 +200,7 @@ class Tracker:
         model: nn.Module,
         device: torch.device | str | None = None,
         precision: str = "fp32",
-        missing: str = "zero",
+        missing: str = "error",
         window: float = 1.0,
     ) -> None:
         self._batch = TrackerBatch(model, device, precision, missing, window)
@@ -204,7 +216,7 @@ class Tracker:
 
 
 def follow(
-    model: nn.Module, sequences: List[Sequence], batch: int = 32, precision: str = "fp32", missing: str = "zero"
+    model: nn.Module, sequences: List[Sequence], batch: int = 32, precision: str = "fp32", missing: str = "error"
 ) -> Iterator[tuple[Sequence, Track]]:
     """Track whole sequences from their first box, `batch` of them in lock step, and yield each when it ends.
 
@@ -237,7 +249,7 @@ def _follow_group(
         for i in range(len(frames)):
             tracks[i].boxes[step], tracks[i].confidence[step] = boxes[i], scores[i]
         for i in range(len(coming), len(frames)):
-            yield group[i], tracks[i]
+            yield group[i], tracks[i]._replace(lacking=tuple(tracker.lacking[i]))
 
 
 def hann(n: int) -> Tensor:

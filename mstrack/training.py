@@ -14,7 +14,17 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mstrack import __version__, checkpoint, distributed
-from mstrack.assembly import batch_losses, build_model, build_optimizer, pair_dataset, set_mode, split
+from mstrack.assembly import (
+    batch_losses,
+    build_model,
+    build_optimizer,
+    describe_lists,
+    pair_dataset,
+    read_sources,
+    set_mode,
+    split,
+    warn_of_overlap,
+)
 from mstrack.config import Config, dump_config, load_config
 from mstrack.data.sampling import Batch, batches_of, load_batches
 from mstrack.distributed import Place
@@ -65,7 +75,10 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
     torch.manual_seed(settings.seed)
     network = build_model(config).to(place.device)
     optimizer = build_optimizer(network, config)
-    pairs = pair_dataset(config, network, config.data.train, settings.seed, training=True)
+    footage, held_out = (read_sources(sources, config) for sources in (config.data.train, config.data.val))
+    warn_of_overlap(footage, held_out)
+    lists = describe_lists([*footage, *held_out])
+    pairs = pair_dataset(config, network, footage, settings.seed, training=True)
     share = _share(config, place)
     model: nn.Module = DistributedDataParallel(network) if place.world > 1 else network
 
@@ -120,14 +133,14 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         if step % steps_per_epoch == 0:
             epoch = step // steps_per_epoch
             if epoch % settings.validate_every == 0 or step == total:
-                scores = validate(network, config, place)
+                scores = validate(network, config, held_out, place)
                 journal.write(step, {f"val/{k}": v for k, v in scores.items()})
                 progress(step, total, ", ".join(f"val {k} {v:.2f}" for k, v in scores.items()))
                 if "SR" in scores and scores["SR"] > best:
                     best = scores["SR"]
-                    _save_model(out / "best.safetensors", network, config, step, scores, place)
+                    _save_model(out / "best.safetensors", network, config, lists, step, scores, place)
                 if step == total:
-                    _save_model(out / "model.safetensors", network, config, step, scores, place)
+                    _save_model(out / "model.safetensors", network, config, lists, step, scores, place)
             _save_state(config, network, optimizer, step, best, place)
             saved = step
     journal.close()
@@ -205,7 +218,15 @@ def _save_state(config: Config, network: Network, optimizer: TunedAdamW, step: i
     distributed.wait()
 
 
-def _save_model(path: Path, network: Network, config: Config, step: int, scores: Mapping[str, float], place: Place) -> None:
+def _save_model(
+    path: Path,
+    network: Network,
+    config: Config,
+    lists: list[dict[str, Any]],
+    step: int,
+    scores: Mapping[str, float],
+    place: Place,
+) -> None:
     """A checkpoint that says what made it."""
     if not place.first:
         return
@@ -214,6 +235,7 @@ def _save_model(path: Path, network: Network, config: Config, step: int, scores:
         "config": json.loads(config.model_dump_json()),
         "seed": config.train.seed,
         "data": [f"{s.name}/{s.split}" for s in config.data.train],
+        "lists": lists,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "step": step,
         "validation": dict(scores),

@@ -2,7 +2,7 @@
 
 import torch
 
-from mstrack.assembly import batch_losses, pair_dataset, read_source, set_mode, split
+from mstrack.assembly import Footage, batch_losses, pair_dataset, set_mode, split
 from mstrack.config import Config
 from mstrack.data.sampling import load_batches
 from mstrack.distributed import Place, mean_over_ranks
@@ -14,15 +14,15 @@ SEED = 1_000_003
 
 
 @torch.no_grad()
-def validate(network: Network, config: Config, place: Place) -> dict[str, float]:
+def validate(network: Network, config: Config, footage: list[Footage], place: Place) -> dict[str, float]:
     """Loss on held-out pairs, and the success rate (percent) of short tracked clips where the recipe asks for them."""
     settings = config.train
     scores: dict[str, float] = {}
-    if not config.data.val:
+    if not footage:
         return scores
     network.eval()
     if settings.val_samples:
-        pairs = pair_dataset(config, network, config.data.val, SEED, training=False)
+        pairs = pair_dataset(config, network, footage, SEED, training=False)
         own = [i for i in range(settings.val_samples) if i % place.world == place.rank]
         size = max(1, settings.batch // place.world)
         loader = load_batches(pairs, 0, split(own, size), config.run.workers)
@@ -33,10 +33,10 @@ def validate(network: Network, config: Config, place: Place) -> dict[str, float]
         loss_sum, count = mean_over_ranks(sums).tolist()
         scores["loss"] = loss_sum / max(count, 1e-9)
     if settings.val_clips:
-        clips = [s.cut(0, min(settings.val_frames, len(s))) for source in config.data.val for s in read_source(source, config)]
+        clips = [s.cut(0, min(settings.val_frames, len(s))) for _, sequences in footage for s in sequences]
         clips = clips[: settings.val_clips]
         own_clips = clips[place.rank :: place.world]
-        tracked = {c.name: t for c, t in follow(network, own_clips)}
+        tracked = {c.name: t for c, t in follow(network, own_clips, missing=config.data.missing)}
         each = [ope.score(tracked[c.name].boxes, None, c.boxes, c.valid) for c in own_clips]
         success = torch.tensor([sum(s.success.mean() for s in each), len(each)], device=place.device, dtype=torch.float64)
         total, count = mean_over_ranks(success).tolist()

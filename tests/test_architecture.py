@@ -25,8 +25,8 @@ LAYERS = {
         "comparison",
     ),
     3: ("assembly", "journal", "validation", "sensitivity", "training", "evaluation", "report", "clip", "description"),
-    4: ("quickstart",),
-    5: ("cli",),
+    4: ("quickstart", "terminal"),
+    5: ("cli", "cli_data"),
     6: ("__main__",),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
@@ -42,8 +42,9 @@ SIDEWAYS = {
     ("validation", "assembly"),
     ("sensitivity", "assembly"),
     ("evaluation", "report"),
+    ("cli", "cli_data"),
 }
-TORCH_FREE = ("boxes", "registry", "results", "errors", "config", "cli", "data", "metrics")
+TORCH_FREE = ("boxes", "registry", "results", "errors", "config", "terminal", "cli", "cli_data", "data", "metrics")
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

@@ -177,7 +177,7 @@ def test_boxes_are_read_whatever_separates_them(tmp_path: Path, text: str) -> No
     np.testing.assert_array_equal(boxes, [[1, 2, 3, 4], [np.nan] * 4, [5.5, -6, 70, 8]])
 
 
-@pytest.mark.parametrize("line", ["1,2,3", "1,2,3,4,5", "1,2,x,4", "1,,3,4", "", "1,2,3,inf", "1.2.3,4,5,6"])
+@pytest.mark.parametrize("line", ["1,2,3", "1,2,3,4,5", "1,2,x,4", "1,,3,4", "", "1,2,3,inf", "1.2.3,4,5,6", "1_0,2,3,4"])
 def test_a_malformed_box_is_an_error_with_file_and_line(tmp_path: Path, line: str) -> None:
     path = write(tmp_path / "gt.txt", f"1,2,3,4\n{line}\n5,6,7,8\n")
     with pytest.raises(UserError, match=r"gt\.txt, line 2: .*expected x,y,w,h"):

@@ -136,12 +136,18 @@ def test_follow_names_the_sequence(tmp_path: Path) -> None:
         list(follow(lively("mst-tiny"), sequences))
 
 
-def test_a_missing_modality_is_zeros_after_normalisation() -> None:
-    model, frames = lively("mst-tiny"), clip_of(1, 4)
+def record_inputs(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """What the network is fed from now on."""
     seen: list[tuple[Tensor, Tensor]] = []
     model.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
-    track_alone(model, [Frame(f.rgb) for f in frames])
-    batch = TrackerBatch(model)
+    return seen
+
+
+def test_a_missing_modality_is_zeros_after_normalisation() -> None:
+    model, frames = lively("mst-tiny"), clip_of(1, 4)
+    seen = record_inputs(model)
+    track_alone(model, [Frame(f.rgb) for f in frames], missing="zero")
+    batch = TrackerBatch(model, missing="zero")
     batch.init(frames[:2], [BOX, BOX])
     batch.update([frames[2], Frame(frames[3].rgb)])
     for template, search in seen[:3]:
@@ -149,9 +155,34 @@ def test_a_missing_modality_is_zeros_after_normalisation() -> None:
         assert not search[:, 1].any()
         assert search[:, 0].any()
     assert [bool(x.any()) for x in seen[-1][1][:, 1]] == [True, False]
-    tracker = Tracker(model, missing="error")
-    with pytest.raises(UserError, match="without aux"):
-        tracker.init(Frame(frames[0].rgb), BOX)
+    assert batch.lacking == [[], [1]]
+
+
+def test_a_missing_modality_is_an_error_unless_a_policy_says_otherwise() -> None:
+    model, frames = lively("mst-tiny"), clip_of(1, 3)
+    tracker = TrackerBatch(model)
+    with pytest.raises(UserError, match=r"sequence 'walk', frame 0: no aux image is given.*zero, copy or last"):
+        tracker.init([Frame(frames[0].rgb)], [BOX], ["sequence 'walk'"])
+    tracker.init(frames[:1], [BOX], ["sequence 'walk'"])
+    tracker.update(frames[1:2])
+    with pytest.raises(UserError, match=r"sequence 'walk', frame 2: thermal frame x\.png does not exist"):
+        tracker.update([Frame(frames[2].rgb, lacking="thermal frame x.png does not exist")])
+    with pytest.raises(UserError, match="Did you mean 'copy'"):
+        TrackerBatch(model, missing="cpy")
+
+
+def test_a_missing_modality_is_copied_or_the_last_one() -> None:
+    model, frames = lively("mst-tiny"), clip_of(1, 4)
+    holes = [frames[0], Frame(frames[1].rgb), frames[2], Frame(frames[3].rgb)]
+    copied = track_alone(model, holes, missing="copy")
+    alone = track_alone(model, [Frame(f.rgb, f.rgb if f.aux is None else f.aux) for f in holes])
+    np.testing.assert_array_equal(copied[0], alone[0])
+    last = track_alone(model, holes, missing="last")
+    alone = track_alone(model, [Frame(f.rgb, frames[i // 2 * 2].aux) for i, f in enumerate(frames)])
+    np.testing.assert_array_equal(last[0], alone[0])
+    seen = record_inputs(model)
+    track_alone(model, [Frame(f.rgb) for f in frames[:2]], missing="last")
+    assert not seen[0][1][:, 1].any(), "before the first image of a modality there is no last one"
 
 
 def test_a_network_of_one_modality_ignores_the_second() -> None:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from mstrack.errors import UserError, warn
 
 SEPARATORS = re.compile(r"[,;\s]+")
+MARGIN = ",; \t"
+"""What may stand before and after the values of a line."""
 
 
 def read_boxes(path: Path) -> NDArray[np.float64]:
@@ -37,7 +39,7 @@ def read_flags(path: Path, present: int = 1) -> NDArray[np.bool_]:
     """
     flags = []
     for number, line in enumerate(_read_lines(path), start=1):
-        for word in SEPARATORS.split(line.strip().strip(",;")):
+        for word in SEPARATORS.split(line.strip().strip(MARGIN)):
             if word not in ("0", "1"):
                 raise UserError(f"{path}, line {number}: '{word[:80]}' is not a flag; expected 0 or 1.")
             flags.append(int(word) == present)
@@ -63,8 +65,7 @@ def orient_flags(flags: NDArray[np.bool_], boxes: NDArray[np.float64], name: str
 
 def usable(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(N, 4) -> (N,) whether a box is finite and has a size."""
-    found: NDArray[np.bool_] = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
-    return found
+    return np.asarray(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1), dtype=np.bool_)
 
 
 def _read_plain(lines: list[str]) -> NDArray[np.float64] | None:
@@ -72,17 +73,20 @@ def _read_plain(lines: list[str]) -> NDArray[np.float64] | None:
     separator = next((mark for mark in (",", "\t") if mark in lines[0]), None)
     if separator is None or any(line.count(separator) != 3 for line in lines):
         return None
+    text = separator.join(lines)
+    if "_" in text:  # Python takes 1_0 for a number
+        return None
     try:
-        rows = np.array(separator.join(lines).split(separator), dtype=np.float64).reshape(-1, 4)
+        rows = np.array(text.split(separator), dtype=np.float64).reshape(-1, 4)
     except ValueError:
         return None
     return None if np.isinf(rows).any() else rows
 
 
 def _read_box(path: Path, number: int, line: str) -> list[float]:
-    words = SEPARATORS.split(line.strip().strip(",;"))
+    words = SEPARATORS.split(line.strip().strip(MARGIN))
     try:
-        row = [float(word) for word in words]
+        row = [] if "_" in line else [float(word) for word in words]
     except ValueError:
         row = []
     if len(row) not in (4, 8) or any(np.isinf(row)):

@@ -11,15 +11,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mstrack.errors import UserError
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly pairs are varied; the defaults are the published ones (OSTrack, ViPT, SDSTrack).
+    """How strongly pairs are varied; the defaults are the published ones (OSTrack, ViPT, SDSTrack, SRTrack) less two defects.
 
     Attributes:
-        grayscale: Probability that the colour image turns grey in both crops; the second modality is untouched.
+        grayscale: Probability that the colour image turns grey in both crops; the second modality is untouched (SRTrack).
+        grayscale_redraw: The defect of ViPT and SDSTrack: where grey is drawn it fails on six channels, unseen, and the
+            whole sample is drawn again. Nothing ever turns grey, and that share of the draws is lost.
         flip: Probability that both crops are mirrored.
-        independent_flip: Probability that a crop is mirrored, drawn for each crop.
+        independent_flip: Probability that a crop is mirrored, drawn for each crop. The defect of all published trackers is
+            0.5: in half of the pairs the target of the template looks the other way in the search crop.
         brightness: Each crop is multiplied by U(1 - b, 1 + b), one factor for all modalities.
         photometric: Contrast about mid-grey and brightness in U(1 - p, 1 + p), for each crop and modality.
         modality_dropout: Probability that the pair loses one of its modalities (a fair choice) in both crops.
@@ -27,13 +32,18 @@ class Augmentation:
 
     grayscale: float = 0.05
     flip: float = 0.5
-    independent_flip: float = 0.5
+    independent_flip: float = 0.0
     brightness: float = 0.2
     photometric: float = 0.0
     modality_dropout: float = 0.0
+    grayscale_redraw: bool = False
+
+    def __post_init__(self) -> None:
+        if self.grayscale_redraw and self.grayscale >= 1:
+            raise UserError("data.grayscale = 1 with data.grayscale_redraw: every sample would be drawn again, without end.")
 
 
-NONE = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NONE = Augmentation(grayscale=0.0, flip=0.0, brightness=0.0)
 
 
 class Variation(NamedTuple):
@@ -64,7 +74,7 @@ def draw(rng: np.random.Generator, augmentation: Augmentation, modalities: int) 
 
 def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """H x W x 3 RGB -> the same in grey, three equal channels."""
-    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.uint8, copy=False)
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), dtype=np.uint8)
 
 
 def mirror_box(box: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -1,35 +1,28 @@
-"""Image files: decoding, and what makes three colour channels of depth and thermal files."""
+"""Frames as pictures: what makes three colour channels of colour, event, depth and thermal files."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mstrack.data.imagefiles import FrameFile, decode, decode_bytes, jpeg_header, read_bytes
+from mstrack.data.imagefiles import Reference as Reference
+from mstrack.data.imagefiles import is_complete as is_complete
 from mstrack.errors import UserError
 from mstrack.registry import unknown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+REDUCED = {
+    2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+    4: (cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+    8: (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+}
 ENCODINGS = {"rgb": ("stored",), "event": ("stored",), "depth": ("jet", "inverse", "normals"), "thermal": ("stored", "grey")}
 """What can be made of the files of each modality; the first is the default. See `open_aux`."""
-JPEG_MARKER = re.compile(rb"\xff+[^\x00\x01\xd0-\xd7\xff]")
-"""A marker that ends the compressed data of a scan: not a stuffed byte, not a restart."""
-
 Image = NDArray[np.uint8]
-
-
-class Reference(Protocol):
-    """A frame that is not simply a file: a frame of a video, of an event recording, three files in one."""
-
-    def decode(self, flags: int) -> NDArray[Any]:
-        """The frame as OpenCV's `imdecode` would give it with these flags (BGR order)."""
-        ...
-
-
-FrameFile = Path | Reference
 
 
 class Picture(NamedTuple):
@@ -41,6 +34,15 @@ class Picture(NamedTuple):
     """Any rectangle of `raw` -> h x w x 3 uint8 in RGB order."""
     blank: bool = False
     """Whether all pixels of the file are equal: what a sensor that failed delivers."""
+    reduction: int = 1
+    """`raw` has one pixel for this many of the frame, in width and height."""
+    size: tuple[int, int] | None = None
+    """(H, W) of the frame, where `raw` is smaller."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W) of the frame."""
+        return self.size or self.raw.shape[:2]
 
     def image(self) -> Image:
         """The whole frame, H x W x 3 uint8."""
@@ -67,12 +69,32 @@ def open_aux(source: FrameFile, modality: str, encoding: str | None = None) -> P
     """
     chosen = check_encoding(modality, encoding)
     image = decode(source, cv2.IMREAD_GRAYSCALE if chosen == "grey" else cv2.IMREAD_UNCHANGED)
-    blank = _is_blank(image)
+    blank = is_blank(image)
     if image.ndim == 3:
         return Picture(_to_bytes(image), reverse_channels, blank)
     if modality == "depth":
         return Picture(*DEPTH[chosen](image), blank)
     return Picture(_to_bytes(image), repeat_channel, blank)
+
+
+def open_reduced(source: FrameFile | None, modality: str, encoding: str | None, reduction: int) -> Picture | None:
+    """A frame of any modality (`rgb` too) decoded at 1/`reduction` of its size (2, 4 or 8), or None.
+
+    None, and nothing is said about the frame, where it is no JPEG file, its pixels are not colours or brightness (depth of
+    one channel), it may have to be turned (Exif), or it is blank.
+    """
+    if reduction == 1 or not isinstance(source, Path) or not source.is_file():
+        return None
+    data = read_bytes(source)
+    header = jpeg_header(data)
+    if header is None or b"Exif" in data[:64] or (modality == "depth" and header.channels == 1):
+        return None
+    grey = modality != "rgb" and (encoding == "grey" or header.channels == 1)
+    raw = decode_bytes(data, REDUCED[reduction][grey], source)
+    if is_blank(raw):
+        return None
+    finish = repeat_channel if grey else reverse_channels
+    return Picture(raw, finish, reduction=reduction, size=(header.height, header.width))
 
 
 def check_encoding(modality: str, encoding: str | None) -> str:
@@ -99,15 +121,15 @@ def read_aux(source: FrameFile, modality: str, encoding: str | None = None) -> I
 
 def reverse_channels(image: Image) -> Image:
     """BGR or BGRA -> RGB."""
-    return np.ascontiguousarray(image[..., 2::-1])
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def repeat_channel(image: Image) -> Image:
     """H x W -> H x W x 3, three equal channels."""
-    return np.repeat(image[..., None], 3, axis=-1)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
 
 
-def _is_blank(image: NDArray[Any]) -> bool:
+def is_blank(image: NDArray[Any]) -> bool:
     """Whether all pixels are equal; a few of them are asked first."""
     corner = image[:1, :1]
     return bool((image[::37, ::41] == corner).all() and (image == corner).all())
@@ -153,10 +175,33 @@ def depth_to_normals(depth: NDArray[np.uint16]) -> Image:
 Opened = tuple[Image, Callable[[NDArray[Any]], Any]]
 
 
+def colour_jet(image: Image) -> Image:
+    """H x W -> H x W x 3, OpenCV's JET colours in its own channel order (blue first)."""
+    return np.asarray(cv2.applyColorMap(image, cv2.COLORMAP_JET), dtype=np.uint8)
+
+
+def keep_channels(image: Image) -> Image:
+    """The image itself."""
+    return image
+
+
 def _open_jet(depth: NDArray[Any]) -> Opened:
-    limit = int(min(3.0 * float(np.median(depth)), 10000.0))
-    grey = cv2.normalize(np.minimum(depth, limit), np.empty_like(depth), 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-    return grey, lambda part: cv2.applyColorMap(part, cv2.COLORMAP_JET)
+    lowest, highest, _, _ = cv2.minMaxLoc(depth)
+    limit = min(3.0 * median(depth, int(highest)), 10000.0, highest)
+    # What cv2.normalize(..., 0, 255, NORM_MINMAX) does to the clipped frame, in one pass and straight to bytes.
+    least, most = (float(int(value)) for value in (min(lowest, limit), limit))
+    scale = 255 / (most - least) if most > least else 0.0
+    clipped = cv2.threshold(depth, most, 0, cv2.THRESH_TRUNC)[1]
+    return np.asarray(cv2.convertScaleAbs(clipped, alpha=scale, beta=-least * scale), dtype=np.uint8), colour_jet
+
+
+def median(image: NDArray[Any], highest: int) -> float:
+    """`np.median` of an image whose largest value is known, faster for unsigned integers of 8 and 16 bits."""
+    if image.dtype not in (np.uint8, np.uint16) or image.size >= 1 << 24:  # the counts are float32
+        return float(np.median(image))
+    counts = cv2.calcHist([image], [0], None, [highest + 1], [0, highest + 1]).ravel()
+    below = np.cumsum(counts, dtype=np.float64)
+    return float(np.searchsorted(below, [(image.size - 1) // 2, image.size // 2], side="right").mean())
 
 
 def _open_inverse(depth: NDArray[Any]) -> Opened:
@@ -176,61 +221,7 @@ def _open_normals(depth: NDArray[Any]) -> Opened:
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
     image = np.rint((normal + 1) * 127.5).astype(np.uint8)
     image[cv2.dilate((depth == 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0] = 128
-    return image, lambda part: part
+    return image, keep_channels
 
 
 DEPTH = {"jet": _open_jet, "inverse": _open_inverse, "normals": _open_normals}
-
-
-# ---------------------------------------------------------------- files
-def decode(source: FrameFile, flags: int) -> NDArray[Any]:
-    """One frame through OpenCV, in its channel order (BGR); its absence or damage is named.
-
-    Raises:
-        UserError: No such file, truncated (OpenCV would fill up what is missing), damaged, or no image.
-    """
-    if not isinstance(source, Path):
-        return source.decode(flags)
-    try:
-        data = source.read_bytes()
-    except OSError as error:
-        raise UserError(f"image {source} cannot be read: {error.strerror}.") from error
-    if not is_complete(data):
-        raise UserError(f"image {source} is truncated: it ends after {len(data)} bytes. Copy it again.")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None:
-        raise UserError(f"image {source} cannot be decoded ({len(data)} bytes): damaged, or no image.")
-    return image
-
-
-def is_complete(data: bytes) -> bool:
-    """Whether a JPEG, PNG or BMP file reaches its end; True for other formats that are not empty."""
-    if data.startswith(b"\xff\xd8"):
-        return data.endswith(b"\xff\xd9") or _has_jpeg_end(data)
-    if data.startswith(b"\x89PNG"):
-        return data.endswith(b"IEND\xaeB`\x82") or _has_png_end(data)
-    if data.startswith(b"BM"):
-        return len(data) >= int.from_bytes(data[2:6], "little")
-    return bool(data)
-
-
-def _has_jpeg_end(data: bytes) -> bool:
-    """Walk the segments of a JPEG, which may be followed by other data, to its end marker."""
-    position = 2
-    while marker := JPEG_MARKER.search(data, position):
-        kind = marker.group()[-1]
-        if kind == 0xD9:
-            return True
-        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-        position = marker.end() + max(length, 2)
-    return False
-
-
-def _has_png_end(data: bytes) -> bool:
-    """Walk the chunks of a PNG, which may be followed by other data, to its end chunk."""
-    position = 8
-    while position + 12 <= len(data):
-        if data[position + 4 : position + 8] == b"IEND":
-            return True
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
-    return False

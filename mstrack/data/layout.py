@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,18 @@ class Item(NamedTuple):
     """What the files of one pattern of a `TREE` hold."""
 
     kind: str
-    """`rgb`, `grey`, `event`, `depth16`, `colour`, `thermal`, `boxes`, `flags`, `events`, `text`, `video`."""
+    """Images: `rgb`, `grey`, `event`, `depth16`, `colour`, `thermal`, `parts` (of one frame), `aux` (of any modality). Others:
+    `video`, `events` (a recording), `boxes`, `flags` (1 = present), `absent` (1 = absent), `attributes`, `tags`, `names`,
+    `offsets`, `channels`; `text` is for people alone. `tests/layouts.py` makes files of each kind but that."""
     text: str
     """The format, for people."""
+    first: int | None = None
+    """Number of the first file, where the pattern has a number."""
 
+
+NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
+"""A file name with a number: what is before it, the last number, what is behind it."""
+DIGITS = re.compile(r"\d+|\D+")
 
 Tree = Mapping[str, Mapping[str, Item]]
 """Name of a variant of the layout -> path pattern below the root -> what lies there."""
@@ -55,8 +63,7 @@ class Files(List[Path]):
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Sorting key: runs of digits by value, the rest by spelling, so that 2 comes before 10."""
-    parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in DIGITS.findall(name)]
 
 
 def list_frames(folder: Path) -> Files:
@@ -68,9 +75,11 @@ def list_frames(folder: Path) -> Files:
         UserError: No such folder, or no image in it.
     """
     try:
-        names = [entry.name for entry in os.scandir(folder)]
+        names = os.listdir(folder)  # noqa: PTH208 - names alone, and fast
     except OSError as error:
         raise UserError(f"folder {folder} cannot be read: {error.strerror}.") from error
+    if _are_alike(names):
+        return Files(folder, tuple(sorted(names)))
     found: dict[str, str] = {}
     twice = 0
     for name in names:
@@ -93,6 +102,15 @@ def list_frames(folder: Path) -> Files:
     return Files(folder, tuple(sorted(found.values(), key=natural)))
 
 
+def _are_alike(names: List[str]) -> bool:
+    """Whether names of images differ in a number of fixed width alone: then they sort by spelling, ten times as fast."""
+    model = NUMBERED.fullmatch(names[0]) if names else None
+    if model is None or Path(model[3]).suffix.lower() not in SUFFIXES or names[0].startswith("."):
+        return False
+    alike = re.compile(f"{re.escape(model[1])}[0-9]{{{len(model[2])}}}{re.escape(model[3])}").fullmatch
+    return all(map(alike, names))
+
+
 def _rank(name: str) -> int:
     return SUFFIXES.index("." + name.rpartition(".")[2].lower())
 
@@ -107,37 +125,96 @@ def first_file(folder: Path, names: Iterable[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def find_sequences(root: Path, markers: Iterable[str]) -> dict[str, Path]:
+def need_folder(folder: Path, names: List[str]) -> Path:
+    """The first of some sub-folders of a sequence that exists.
+
+    Raises:
+        UserError: None does.
+    """
+    found = first_folder(folder, names)
+    if found is None:
+        raise UserError(f"sequence '{folder.name}': {folder} has no folder {' or '.join(names)}.")
+    return found
+
+
+def need_file(folder: Path, names: List[str]) -> Path:
+    """The first of some files of a sequence that exists.
+
+    Raises:
+        UserError: None does.
+    """
+    found = first_file(folder, names)
+    if found is None:
+        raise UserError(f"sequence '{folder.name}': {folder} has no {' or '.join(names)}.")
+    return found
+
+
+def find_apart(folder: Path, root: Path, names: Iterable[str]) -> Path | None:
+    """The first of some files that lies beside a sequence, or in a folder above it, up to the root of the dataset."""
+    above = [parent for parent in folder.parents if parent == root or root in parent.parents]
+    return next((parent / name for parent in above for name in names if (parent / name).is_file()), None)
+
+
+def read_each(folders: Iterable[Path], read: Callable[[Path], Sequence | None]) -> list[Sequence]:
+    """All sequences but those without a target; what is wrong with several of them is said at once.
+
+    Raises:
+        UserError: What is wrong with the first five, and how many more there are.
+    """
+    found, wrong = [], []
+    for folder in folders:
+        try:
+            sequence = read(folder)
+        except UserError as error:
+            wrong.append(str(error))
+            continue
+        if sequence is not None:
+            found.append(sequence)
+    if wrong:
+        raise UserError("\n".join(wrong[:5]) + (f"\nand {len(wrong) - 5} more." if len(wrong) > 5 else ""))
+    return found
+
+
+def find_sequences(root: Path, markers: Iterable[str], annotation: Iterable[str] = ()) -> dict[str, Path]:
     """Folders at most `DEPTH` levels below a root that hold one of some entries, by name; they are not searched further.
+
+    Args:
+        root: Folder of a dataset.
+        markers: Names of entries with images; `<sequence>` in them is the folder's own name.
+        annotation: Names of other entries that make a folder a sequence; one with images goes before it.
 
     Raises:
         UserError: The root is no folder.
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}.")
-    wanted = set(markers)
-    found: dict[str, Path] = {}
-    for folder in _walk(root, wanted, DEPTH):
-        rival = found.setdefault(folder.name, folder)
-        if rival != folder:
+    wanted, lesser = tuple(markers), set(annotation)
+    found: dict[str, tuple[Path, bool]] = {}
+    for folder, images in _walk(root, wanted, lesser, DEPTH):
+        rival, better = found.setdefault(folder.name, (folder, images))
+        if images and not better:
+            found[folder.name] = folder, images
+        elif rival != folder and images:
             warn(folder.name, "twice", f"lies in {rival} and in {folder}; the first is read.")
-    return found
+    return {name: folder for name, (folder, _) in found.items()}
 
 
-def _walk(folder: Path, wanted: set[str], levels: int) -> Iterator[Path]:
-    """Sequence folders in natural order."""
+def _walk(folder: Path, wanted: tuple[str, ...], lesser: set[str], levels: int) -> Iterator[tuple[Path, bool]]:
+    """(sequence folder, whether it has images) in natural order."""
     try:
         entries = list(os.scandir(folder))
     except PermissionError as error:
         warn(folder.name, "folder", f"{folder} cannot be read: {error.strerror}.")
         return
-    if any(entry.name in wanted for entry in entries):
-        yield folder
+    own = {marker.replace("<sequence>", folder.name) for marker in wanted}
+    images = any(entry.name in own for entry in entries)
+    if images or any(entry.name in lesser for entry in entries):
+        yield folder, images
         return
     if levels:
         below = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
         for name in sorted(below, key=natural):
-            yield from _walk(folder / name, wanted, levels - 1)
+            yield from _walk(folder / name, wanted, lesser, levels - 1)
 
 
 def assemble(
@@ -152,8 +229,7 @@ def assemble(
 ) -> Sequence | None:
     """A `Sequence` from what lies on disk; what does not fit together is dealt with as follows, with a warning.
 
-    - Modalities are paired by position. Where the second has fewer frames, the last colour frames lack theirs; surplus ones
-      are ignored.
+    - Modalities are paired by `pair`.
     - Frames beyond the annotation, and boxes beyond the frames, are left out. A single box is the start of a sequence whose
       annotation is not public: its other boxes are NaN and not valid.
     - Flags that are missing count as present.
@@ -174,11 +250,8 @@ def assemble(
         The sequence; None, with a warning, where no frame has a target.
     """
     frames = len(rgb)
-    if aux is not None and len(aux) != frames:
-        text = f"{frames} colour frames and {len(aux)} {modality} frames, paired by position"
-        rest = f"the last {frames - len(aux)} lack theirs" if len(aux) < frames else "the surplus is ignored"
-        warn(name, "pairs", f"{text}: {rest}.")
-        aux = aux[:frames] if len(aux) > frames else [*aux, *[None] * (frames - len(aux))]
+    if aux is not None:
+        aux = pair(name, rgb, aux, modality)
     if len(boxes) == 1 and frames > 1:
         boxes = np.concatenate([boxes, np.full((frames - 1, 4), np.nan)])
         aux_boxes = None
@@ -213,14 +286,57 @@ def assemble(
     return whole.cut(start, length) if start else whole
 
 
+def pair(name: str, rgb: List[FrameFile], aux: List[FrameFile | None], modality: str) -> List[FrameFile | None]:
+    """The second modality's frame for each colour frame: by position; where the counts differ, by number if that is possible.
+
+    It is possible where both are files, and the numbers of the fewer all occur among those of the more: then a frame that is
+    missing in the middle does not shift the ones behind it. A warning names the sequence, the counts and what was done.
+
+    Returns:
+        As many frames as `rgb`, None where the second modality has none.
+    """
+    if len(rgb) == len(aux):
+        return aux
+    text = f"{len(rgb)} colour frames and {len(aux)} {modality} frames"
+    numbered = _by_number(aux)
+    wanted = _by_number(rgb)
+    fewer, more = sorted((wanted, numbered), key=len)
+    if len(wanted) == len(rgb) and len(numbered) == len(aux) and fewer.keys() <= more.keys():
+        paired: List[FrameFile | None] = [numbered.get(number) for number in wanted]
+        lacking = [number for number in wanted if number not in numbered]
+        rest = f"frame(s) {', '.join(map(str, lacking[:5]))} lack theirs" if lacking else "the surplus is ignored"
+        warn(name, "pairs", f"{text}, paired by the numbers in their names: {rest}.")
+        return paired
+    rest = f"the last {len(rgb) - len(aux)} lack theirs" if len(aux) < len(rgb) else "the surplus is ignored"
+    warn(name, "pairs", f"{text}, paired by position: {rest}.")
+    return aux[: len(rgb)] if len(aux) > len(rgb) else [*aux, *[None] * (len(rgb) - len(aux))]
+
+
+def _by_number(files: List[FrameFile | None]) -> dict[int, FrameFile | None]:
+    """Files by the last number in their names; without those that have none, and one of those that share it."""
+    found: dict[int, FrameFile | None] = {}
+    for file in files:
+        digits = re.findall(r"\d+", getattr(file, "stem", ""))
+        if digits:
+            found[int(digits[-1])] = file
+    return found
+
+
 def describe_tree(tree: Tree) -> str:
     """The layouts of a dataset as indented lines, for messages and `mst data list`."""
     lines = []
     for variant, items in tree.items():
         lines.append(f"  {variant}:")
         width = max(len(pattern) for pattern in items)
-        lines += [f"    {pattern:<{width}}  {item.text}" for pattern, item in items.items()]
+        for pattern, item in items.items():
+            first = "" if item.first is None else f", from {_first_number(pattern, item.first)}"
+            lines.append(f"    {pattern:<{width}}  {item.text}{first}")
     return "\n".join(lines)
+
+
+def _first_number(pattern: str, first: int) -> str:
+    found = re.search(r"%\d*d", pattern)
+    return found.group() % first if found else str(first)
 
 
 def read_attributes(path: Path, names: List[str]) -> tuple[str, ...]:

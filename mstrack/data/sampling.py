@@ -1,47 +1,23 @@
 """Training pairs: which frames, cropped and varied, batched. A sample is a function of (seed, epoch, index) alone."""
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from collections.abc import Sequence as List
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from mstrack.data import augment
-from mstrack.data.augment import Augmentation
-from mstrack.data.crops import crop, jitter, to_crop
-from mstrack.data.sequence import Frame, Sequence
+from mstrack.data.augment import Augmentation, Variation
+from mstrack.data.cropcache import CropCache
+from mstrack.data.crops import crop_mask, jitter, to_crop
+from mstrack.data.cutting import Cut, Cutout, Cutter
+from mstrack.data.pairs import ATTEMPTS, STRIDE, Candidate, Group, Pairing, candidates, draw_frames
 from mstrack.errors import UserError
-
-ATTEMPTS = 100
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """How template and search frames are found and cropped. The defaults are the published ones for 256-pixel models.
-
-    Attributes:
-        template_size, search_size: Sides of the crops in pixels.
-        template_factor, search_factor: Sides of the crops in target sizes.
-        template_jitter, search_jitter: (centre, scale) of the random displacement of the box a crop is taken around.
-        max_gap: Largest distance of the two frames.
-        min_frames: Shorter sequences are left out.
-        modalities: 1 (RGB) or 2 (RGB and the second modality).
-    """
-
-    template_size: int = 128
-    search_size: int = 256
-    template_factor: float = 2.0
-    search_factor: float = 4.0
-    template_jitter: tuple[float, float] = (0.0, 0.0)
-    search_jitter: tuple[float, float] = (3.0, 0.25)
-    max_gap: int = 200
-    min_frames: int = 20
-    modalities: int = 2
 
 
 class Batch(NamedTuple):
@@ -56,7 +32,7 @@ class Batch(NamedTuple):
     photometry: torch.Tensor
     """(B, 2, M, 2) float32, see `augment.Variation`."""
     keep: torch.Tensor
-    """(B, M) float32, 0 where the modality is dropped."""
+    """(B, 2, M) float32 for template and search, 0 where the modality is dropped or missing: its crop holds zeros."""
     names: tuple[str, ...]
     """Sequence of each pair."""
     error: str | None = None
@@ -66,16 +42,17 @@ class Batch(NamedTuple):
 class PairDataset(Dataset[Batch]):
     """Batches of training pairs; `dataset[(epoch, [indices])]` is a `Batch`.
 
-    Sources are drawn by weight, their sequences uniformly. Frames are drawn in causal order as the published sampler does:
-    a visible template frame, then a visible search frame at most `max_gap` later; when none is found both are drawn again
-    and the gap grows by 5.
+    Sources are drawn by weight, their sequences uniformly, frames by `pairs.draw_frames`. What cannot be drawn in a bounded
+    number of tries is an error that names the sequence.
 
     Args:
-        sources: (sequences, weight) for each source.
+        sources: A `Group`, or its fields as a tuple, for each source.
         pairing: Frames and crops.
         augmentation: Variation.
         seed: Of all draws.
-        cache_bytes: Decoded frames that are kept by each process.
+        cache_bytes: Decoded frames that are kept by each process; 0: none, beyond the one that is read.
+        crops: The folder of a crop cache (`cropbuild.build`), or None.
+        scaled: Decode JPEG files at a fraction of their size where the crops shrink as much anyway, and no frames are kept.
 
     Raises:
         UserError: A source has no usable sequence, or a sequence lacks a modality.
@@ -83,25 +60,19 @@ class PairDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        sources: List[tuple[List[Sequence], float]],
+        sources: List[Group | tuple[Any, ...]],
         pairing: Pairing,
         augmentation: Augmentation,
         seed: int = 0,
         cache_bytes: float = 0,
+        crops: Path | None = None,
+        scaled: bool = False,
     ) -> None:
         self.pairing, self.augmentation, self.seed = pairing, augmentation, seed
-        self.sources = [[s for s in sequences if _usable(s, pairing)] for sequences, _ in sources]
-        for (given, _), usable in zip(sources, self.sources, strict=True):
-            if not usable:
-                raise UserError(
-                    f"none of {len(given)} sequence(s) can be trained on: each needs {pairing.min_frames} frames"
-                    " (data.min_frames) and more than 4 with a visible target."
-                )
-        lacking = next((s for group in self.sources for s in group if pairing.modalities == 2 and s.aux is None), None)
-        if lacking is not None:
-            raise UserError(f"sequence '{lacking.name}' has no second modality, and the model needs one: set data.modality.")
-        self._shares = np.cumsum([weight for _, weight in sources]) / sum(weight for _, weight in sources)
-        self._frames = _FrameCache(cache_bytes)
+        groups = [Group(*source) for source in sources]
+        self.sources = [candidates(group, pairing) for group in groups]
+        self._shares = np.cumsum([group.weight for group in groups]) / sum(group.weight for group in groups)
+        self._cutter = Cutter(pairing.missing, cache_bytes, scaled, CropCache(crops) if crops is not None else None)
 
     def __getitem__(self, key: tuple[int, List[int]]) -> Batch:
         epoch, indices = key
@@ -115,89 +86,67 @@ class PairDataset(Dataset[Batch]):
         return Batch(template, search, boxes, photometry, keep, names=columns[5])
 
     def sample(self, epoch: int, index: int) -> tuple[Any, ...]:
-        """One pair as numpy arrays in the order of `Batch`'s fields."""
+        """One pair as numpy arrays in the order of `Batch`'s fields.
+
+        Raises:
+            UserError: A file cannot be read, or nothing usable was drawn in `ATTEMPTS` tries.
+        """
         rng = np.random.default_rng((self.seed, epoch, index))
         for _ in range(ATTEMPTS):
-            sequence = self._draw_sequence(rng)
-            frames = _draw_frames(rng, np.flatnonzero(sequence.valid), self.pairing.max_gap)
-            pair = self._cut(rng, sequence, *frames)
-            if pair is not None:
+            candidate = self._draw_sequence(rng)
+            frames = draw_frames(rng, candidate, self.pairing.max_gap)
+            pair = self._cut(rng, candidate, frames)
+            if not isinstance(pair, str):
                 return pair
-        raise UserError(f"no usable crop in {ATTEMPTS} tries, the last in sequence '{sequence.name}': its boxes are too small.")
+        raise UserError(f"no usable pair in {ATTEMPTS} tries, the last in sequence '{candidate.sequence.name}': {pair}.")
 
-    def _draw_sequence(self, rng: np.random.Generator) -> Sequence:
+    def _draw_sequence(self, rng: np.random.Generator) -> Candidate:
         group = self.sources[int(np.searchsorted(self._shares, rng.random(), side="right"))]
         return group[int(rng.integers(len(group)))]
 
-    def _cut(self, rng: np.random.Generator, sequence: Sequence, template: int, search: int) -> tuple[Any, ...] | None:
-        """Both crops of a pair, or None where a box is too small to be cut."""
-        p = self.pairing
+    def _cut(self, rng: np.random.Generator, candidate: Candidate, frames: tuple[int, int]) -> tuple[Any, ...] | str:
+        """Both crops of a pair, or why there are none."""
+        p, sequence = self.pairing, candidate.sequence
         variation = augment.draw(rng, self.augmentation, p.modalities)
-        plan = (
-            (template, p.template_jitter, p.template_factor, p.template_size, variation.mirrored[0]),
-            (search, p.search_jitter, p.search_factor, p.search_size, variation.mirrored[1]),
-        )
-        crops, box = [], np.zeros(4)
-        for index, (centre, scale), factor, size, mirrored in plan:
-            target = sequence.boxes[index]
-            around = jitter(target, scale, centre, rng.standard_normal(2), rng.random(2))
+        cuts = []
+        for frame, (centre, scale), factor, size in (
+            (frames[0], p.template_jitter, p.template_factor, p.template_size),
+            (frames[1], p.search_jitter, p.search_factor, p.search_size),
+        ):
+            around = jitter(sequence.boxes[frame], scale, centre, rng.standard_normal(2), rng.random(2))
             if np.ceil(np.sqrt(around[2] * around[3]) * factor) < 1:
-                return None
-            patch = crop(self._frames.read(sequence, index, p.modalities), around, factor, size)
-            box = to_crop(target, around, patch.scale, size)
-            image = patch.image[:, ::-1] if mirrored else patch.image
-            box = augment.mirror_box(box, size) if mirrored else box
-            image = np.ascontiguousarray(image)
-            if variation.grayscale:
-                image[..., :3] = augment.to_grey(np.ascontiguousarray(image[..., :3]))
-            crops.append(image.transpose(2, 0, 1).reshape(p.modalities, 3, size, size))
-        return *crops, box.astype(np.float32), variation.photometry, variation.keep, sequence.name
+                return f"the box of frame {frame} is too small"
+            cuts.append(Cut(around, factor, size))
+        if variation.grayscale and self.augmentation.grayscale_redraw:
+            return "grey was drawn every time (data.grayscale_redraw)"
+        wanted = (variation.keep > 0).tolist()
+        if frames[0] == frames[1]:
+            found = self._cutter.cut(sequence, frames[0], cuts, wanted)
+        else:
+            found = [self._cutter.cut(sequence, *one, wanted)[0] for one in ((frames[0], cuts[:1]), (frames[1], cuts[1:]))]
+        if p.reject_padding:
+            for cut, cutout in zip(cuts, found, strict=True):
+                if crop_mask(cutout.frame, *cut)[::STRIDE, ::STRIDE].all():
+                    return "a crop is all padding (data.reject_padding)"
+        crops, keep = zip(*(_finish(cutout, variation, side) for side, cutout in enumerate(found)), strict=True)
+        box = to_crop(sequence.boxes[frames[1]], cuts[1].around, found[1].scale, p.search_size)
+        box = augment.mirror_box(box, p.search_size) if variation.mirrored[1] else box
+        return *crops, box.astype(np.float32), variation.photometry, np.stack(keep), sequence.name
 
 
-class _FrameCache:
-    """The most recently read frames, as H x W x 3M arrays, up to a number of bytes."""
-
-    def __init__(self, capacity: float) -> None:
-        self.capacity, self.size = capacity, 0
-        self.frames: OrderedDict[tuple[str, int], NDArray[np.uint8]] = OrderedDict()
-
-    def read(self, sequence: Sequence, index: int, modalities: int) -> NDArray[np.uint8]:
-        key = (str(sequence.rgb[index]), index)
-        if key in self.frames:
-            self.frames.move_to_end(key)
-            return self.frames[key]
-        image = join(sequence.frame(index), modalities, f"sequence '{sequence.name}', frame {index}")
-        if image.nbytes <= self.capacity:
-            self.frames[key] = image
-            self.size += image.nbytes
-            while self.size > self.capacity:
-                self.size -= self.frames.popitem(last=False)[1].nbytes
-        return image
-
-
-def join(frame: Frame, modalities: int, where: str) -> NDArray[np.uint8]:
-    """The modalities of a frame side by side: H x W x 3M, RGB first."""
-    if modalities == 1 or frame.aux is None:
-        return frame.rgb
-    if frame.aux.shape != frame.rgb.shape:
-        raise UserError(f"{where}: the modalities differ in size, {frame.rgb.shape[:2]} and {frame.aux.shape[:2]} (H, W).")
-    return np.concatenate([frame.rgb, frame.aux], axis=2)
-
-
-def _usable(sequence: Sequence, pairing: Pairing) -> bool:
-    """The published rule: enough frames, and more than twice the drawn ones visible."""
-    return len(sequence) >= pairing.min_frames and int(sequence.valid.sum()) > 4
-
-
-def _draw_frames(rng: np.random.Generator, visible: NDArray[np.int64], max_gap: int) -> tuple[int, int]:
-    """A template frame and a later search frame among the visible ones (at least two)."""
-    gap = max_gap
-    while True:
-        template = int(visible[rng.integers(len(visible) - 1)])
-        later = visible[(visible > template) & (visible < template + gap)]
-        if len(later):
-            return template, int(later[rng.integers(len(later))])
-        gap += 5
+def _finish(cutout: Cutout, variation: Variation, side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A crop as the network's (M, 3, size, size), varied, and which of its modalities are there: (M,)."""
+    size = next(image.shape[0] for image in cutout.images if image is not None)
+    crop = np.zeros((len(cutout.images), 3, size, size), dtype=np.uint8)
+    keep = np.zeros(len(cutout.images), dtype=np.float32)
+    for modality, image in enumerate(cutout.images):
+        if image is not None:
+            image = augment.to_grey(image) if variation.grayscale and modality == 0 else image
+            image = np.asarray(cv2.flip(image, 1)) if variation.mirrored[side] else image
+            for plane, channel in zip(crop[modality], cv2.split(image), strict=True):
+                plane[:] = channel
+            keep[modality] = 1
+    return crop, keep
 
 
 def vary(images: torch.Tensor, photometry: torch.Tensor) -> torch.Tensor:
@@ -239,8 +188,6 @@ def load_batches(
 
 def _calm(_: int) -> None:
     """A loading process uses one thread: the cores belong to the model."""
-    import cv2
-
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

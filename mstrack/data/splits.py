@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from mstrack.data.layout import Tree, describe_tree, natural
 from mstrack.data.sequence import Sequence
@@ -13,6 +14,7 @@ from mstrack.errors import UserError, warn
 from mstrack.registry import unknown
 
 HELD_OUT, OFFICIAL = "val", "train-official"
+_FOLDER = resources.files("mstrack") / "data" / "lists"
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,25 @@ def hash_names(names: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()[:16]
 
 
-def describe_list(dataset: str, split: str, sequences: Iterable[Sequence]) -> dict[str, str | int]:
-    """What runs and scores record of the list they used: its name, the hash of the names that were used, their number."""
+def describe_list(dataset: str, split: str, sequences: Iterable[Sequence]) -> dict[str, Any]:
+    """What runs and scores record of the list they used.
+
+    Returns:
+        `name`, `hash` (of the names that were used, in order), `sequences` (their number), and, where the dataset has a
+        committed list that they are fewer than, `missing`: the names that were not used.
+    """
     names = [sequence.name for sequence in sequences]
-    return {"name": f"{dataset}/{split}", "hash": hash_names(names), "sequences": len(names)}
+    described: dict[str, Any] = {"name": f"{dataset}/{split}", "hash": hash_names(names), "sequences": len(names)}
+    if split != "all" and split in split_names(dataset):
+        used = set(names)
+        lacking = [name for name in read_list(dataset, split).names if name not in used]
+        described |= {"missing": lacking} if lacking else {}
+    return described
 
 
 def split_names(dataset: str) -> list[str]:
     """The splits that a dataset has lists for; `all` is every sequence on disk."""
-    folder = resources.files("mstrack") / "data" / "lists" / dataset
+    folder = _FOLDER / dataset
     committed = [file.name.removesuffix(".txt") for file in folder.iterdir()] if folder.is_dir() else []
     return sorted([*committed, "all", *(["train"] if OFFICIAL in committed else [])])
 
@@ -93,5 +105,5 @@ def select(dataset: str, split: str, found: Mapping[str, Path], root: Path, tree
 
 
 def _read(dataset: str, split: str) -> tuple[str, ...]:
-    file = resources.files("mstrack") / "data" / "lists" / dataset / f"{split}.txt"
+    file = _FOLDER / dataset / f"{split}.txt"
     return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())

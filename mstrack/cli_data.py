@@ -1,0 +1,116 @@
+"""The `mst data` commands: what is there, whether it is sound, what it looks like."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mstrack.errors import UserError
+from mstrack.terminal import Progress, print_table, say, show_progress
+
+if TYPE_CHECKING:
+    from mstrack.data.sequence import Sequence
+
+data_app = typer.Typer(no_args_is_help=True, help="Find, check and look at datasets.")
+
+Root = Annotated[Path | None, typer.Option(help="The dataset's folder; default: looked for below --data-root.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of datasets; default: $MST_DATA, or ./data.")]
+Modality = Annotated[
+    Literal["rgb", "event", "depth", "thermal"] | None, typer.Option(help="The second modality, where a dataset has several.")
+]
+
+
+@data_app.command(name="list")
+def list_found(data_root: DataRoot = None) -> None:
+    """Which datasets are found where, and how many of their sequences."""
+    from mstrack.data.roots import data_roots
+    from mstrack.data.survey import survey
+
+    print_table(f"datasets in {', '.join(map(str, data_roots(data_root)))}", *survey(data_root), "llll")
+
+
+@data_app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A dataset of `mst list datasets`, or your own folder.")],
+    split: Annotated[str | None, typer.Option(help="One split; default: the official ones.")] = None,
+    root: Root = None,
+    data_root: DataRoot = None,
+    modality: Modality = None,
+    headers: Annotated[bool, typer.Option("--headers", help="Read the header of every image, not of three.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every image.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; default: a few more than cores.")] = None,
+    out: Annotated[Path, typer.Option(help="File of all findings and facts.")] = Path("check.json"),
+) -> None:
+    """Check a dataset: counts, pairs, boxes, sizes, names; every image with --decode.
+
+    Exit code 1 where there are errors: data that cannot be used as they are.
+    """
+    from mstrack.data.doctor import check as run
+    from mstrack.data.findings import LEVELS
+    from mstrack.results import write_json
+
+    with show_progress() as progress:
+        bars: list[Progress] = []
+
+        def advance(done: int, total: int, text: str) -> None:
+            if not bars:
+                bars.append(progress("decoding" if decode else "reading headers"))
+            bars[0](done, total, text)
+
+        report = run(name, root, split, data_root, headers, decode, workers, advance, modality)
+    write_json(out, report.to_json())
+    print_table(f"{name} in {report.root or 'the cache'}", *report.split_table(), "lrrrl")
+    if report.findings:
+        print_table("findings", *report.table(), "llrl")
+    levels = [f"{level}s: {sum(finding.level == level for finding in report.findings)}" for level in LEVELS]
+    if not decode:
+        say("images were not decoded: --decode finds damaged, blank and repeated ones")
+    say(f"{'   '.join(levels)}   all of them: {out}")
+    raise typer.Exit(1 if report.errors else 0)
+
+
+@data_app.command()
+def show(
+    sequence: Annotated[str, typer.Argument(metavar="SEQ", help="DATASET/SEQUENCE, such as lasher/boy, or your own folder.")],
+    split: Annotated[str | None, typer.Option(help="Where it is; default: wherever it lies.")] = None,
+    root: Root = None,
+    data_root: DataRoot = None,
+    modality: Modality = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames on the sheet.")] = 12,
+    columns: Annotated[int, typer.Option(min=0, help="Frames per row; 0: as fits.")] = 0,
+    width: Annotated[int, typer.Option(min=200, help="Width of the sheet in pixels.")] = 1600,
+    out: Annotated[Path | None, typer.Option(help="The picture, .png or .jpg; default: SEQUENCE.png.")] = None,
+) -> None:
+    """Write a contact sheet of a sequence: frames, modalities, boxes."""
+    from mstrack.data.drawing import contact_sheet, save_picture
+
+    found = _find_sequence(sequence, split, root, data_root, modality)
+    path = out or Path(f"{found.name}.png")
+    save_picture(path, contact_sheet(found, frames, columns, width))
+    say(f"{found.name}, {len(found)} frames: {path}")
+
+
+def _find_sequence(text: str, split: str | None, root: Path | None, data_root: Path | None, modality: str | None) -> "Sequence":
+    """The sequence that `DATASET/SEQUENCE`, a dataset alone (its first), or a folder stands for."""
+    from difflib import get_close_matches
+
+    from mstrack.data import load_sequences
+    from mstrack.data.doctor import ALL, checked_splits, collect_warnings
+    from mstrack.registry import DATASETS
+
+    dataset, _, wanted = text.partition("/")
+    folder = Path(text)
+    if dataset not in DATASETS and ":" not in dataset and folder.is_dir():
+        dataset, wanted = text, ""
+        if (folder / "groundtruth.txt").is_file():
+            dataset, wanted = str(folder.parent), folder.name
+    splits = [split] if split else checked_splits(dataset) if dataset == "synthetic" else [ALL]
+    names: list[str] = []
+    with collect_warnings(lambda _: None):
+        for part in splits:
+            for sequence in load_sequences(dataset, part, root, modality, data_root=data_root):
+                if not wanted or sequence.name == wanted:
+                    return sequence
+                names.append(sequence.name)
+    near = get_close_matches(wanted, names, n=5, cutoff=0.3) or names[:5]
+    raise UserError(f"{dataset} has no sequence '{wanted}' among the {len(names)} that lie there. Near: {', '.join(near)}.")

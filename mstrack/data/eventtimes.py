@@ -1,0 +1,183 @@
+"""When the frames of a recording are, and so which window of events belongs to each."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mstrack.data.eventframes import Recipe
+from mstrack.data.eventtypes import CameraFrame, DamagedFileError, Intake, Recording
+from mstrack.errors import UserError
+
+MOST_BLANK = 100_000
+"""More frames than this without an event, where frames are cut by a rate, come from a damaged time."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When the frames are, where the recording has no frames of its own, or others are wanted.
+
+    Attributes:
+        times: Text file, a frame per line: its time in microseconds, or start and end of its exposure.
+        fps: Frames per second from the first event on.
+    """
+
+    times: Path | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.times is not None and self.fps is not None:
+            raise UserError(
+                f"frame times were given twice, as the file {self.times} and as {self.fps} frames per second: give one."
+            )
+        if self.fps is not None and not (math.isfinite(self.fps) and 0 < self.fps <= 1e5):
+            raise UserError(f"{self.fps} frames per second were given; expected a number above 0 and up to 100000.")
+
+
+def read_times(path: Path) -> NDArray[np.int64]:
+    """A text file with the times of frames -> (N, 1) or (N, 2) microseconds: time, or start and end; `#` begins a comment.
+
+    Raises:
+        UserError: No such file, no lines, a line that is no time, or times that jump back (with file and line number).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"frame times {path} cannot be read: {getattr(error, 'strerror', None) or 'no text file'}.") from error
+    rows: list[list[int]] = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
+        if not words:
+            continue
+        try:
+            row = [int(word) if word.lstrip("+-").isdigit() else round(float(word)) for word in words]
+        except (ValueError, OverflowError):
+            row = []
+        if len(row) not in (1, 2) or (rows and len(row) != len(rows[0])):
+            raise UserError(
+                f"{path}, line {number}: '{line.strip()[:80]}' is no time; expected microseconds, or start and end."
+            )
+        if rows and row[0] < rows[-1][0]:
+            raise UserError(f"{path}, line {number}: the times of the frames jump back from {rows[-1][0]} to {row[0]}.")
+        rows.append(row)
+    if not rows:
+        raise UserError(f"frame times {path} is empty.")
+    return np.array(rows, np.int64)
+
+
+class Windows:
+    """The windows of the frames, as far as they are known."""
+
+    def __init__(self, recording: Recording, recipe: Recipe, timing: Timing) -> None:
+        self.recording, self.timing = recording, timing
+        self.exposure = recipe.window == "exposure"
+        self.begins: list[int] = []
+        self.ends: list[int] = []
+        self.last: int | None = None
+        self.complete = False
+        if not {"events", "frame"} & set(recording.streams):
+            raise UserError(f"recording {recording.path} holds neither events nor frames, only {_list(recording.streams)}.")
+        if timing.times is not None:
+            rows = read_times(timing.times)
+            if self.exposure and rows.shape[1] == 1:
+                raise UserError(
+                    f"recipe 'exposure' needs start and end of each frame's exposure, two columns; {timing.times} has one."
+                    " Use the recipe 'interval'."
+                )
+            self.begins, self.ends = rows[:, 0].tolist(), rows[:, -1].tolist()
+        elif timing.fps is not None:
+            if self.exposure:
+                raise UserError(
+                    "recipe 'exposure' needs the frames' exposures, not a rate: use 'interval', or a file of times."
+                )
+        elif "frame" not in recording.streams:
+            raise UserError(
+                f"recording {recording.path} holds no frames, only {_list(recording.streams)}, so the times of the frames are"
+                " not known: give a text file with a time in microseconds per line (--times, times=...), or a frame rate"
+                " (--fps, fps=...)."
+            )
+
+    def add(self, frame: CameraFrame) -> None:
+        """The recording's own frame, in its order."""
+        if self.complete or self.timing != Timing():
+            return
+        begin, end = frame.exposure if self.exposure else (frame.begin, frame.begin)
+        if self.begins and begin < self.begins[-1]:
+            raise UserError(
+                f"recording {self.recording.path}: the times of the frames jump back, from {self.begins[-1]} to {begin} at"
+                f" frame {frame.index}. Give the times yourself (--times, times=...), or cut the recording there."
+            )
+        self.begins.append(begin)
+        self.ends.append(end)
+
+    def reach(self, t: NDArray[np.int64]) -> None:
+        """Add the frames of a given rate up to the last of these times of events."""
+        fps = self.timing.fps
+        if fps is None or self.complete or not len(t):
+            return
+        if not self.begins:
+            self.begins.append(int(t[0]))
+        gap = int(np.diff(t, prepend=self.begins[-1]).max())
+        if gap * fps / 1e6 > MOST_BLANK:
+            raise UserError(
+                f"recording {self.recording.path}: the times of its events jump ahead by {gap / 1e6:.0f} s, over more than"
+                f" {MOST_BLANK} frames. It is damaged; give the times of its frames (--times, times=...)."
+            )
+        while (begin := self.begins[0] + round(len(self.begins) * 1e6 / fps)) <= t[-1]:
+            self.begins.append(begin)
+
+    def look_ahead(self) -> None:
+        """Read the file once more, for its frames, where they come much later than the events."""
+        intake = Intake(self.recording.width, self.recording.height)
+        known = len(self.begins)
+        try:
+            for packet in self.recording.packets(quiet=True):
+                if not isinstance(packet, CameraFrame):
+                    self.reach(intake.clean(packet)[0])
+                elif packet.index >= known:
+                    self.add(packet)
+        except DamagedFileError:
+            self.cut(intake)
+        self.finish(intake)
+
+    def cut(self, intake: Intake) -> None:
+        """Forget given frames that a damaged file does not reach."""
+        if self.timing.times is not None and not self.complete:
+            self.begins = [begin for begin in self.begins if intake.latest is not None and begin <= intake.latest]
+
+    def finish(self, intake: Intake) -> None:
+        """No more frames come, and no more events."""
+        if not self.complete:
+            self.last, self.complete = intake.latest, True
+
+    def find(self, index: int) -> tuple[int, int] | None:
+        """The [begin, end) of a window; None where it is not known yet, or there is none."""
+        if index >= len(self.begins):
+            return None
+        begin = self.begins[index]
+        if self.exposure:
+            return begin, self.ends[index]
+        if index + 1 < len(self.begins):
+            return begin, self.begins[index + 1]
+        if not self.complete:
+            return None
+        end = begin if self.last is None else self.last + 1
+        if len(self.begins) > 1:
+            end = min(end, begin + math.ceil(np.median(np.diff(self.begins))))
+        return begin, max(begin, end)
+
+    def next_begin(self, index: int) -> float:
+        """The earliest time that a window after `index` can begin at."""
+        if index + 1 < len(self.begins):
+            return self.begins[index + 1]
+        return math.inf if self.complete else self.begins[index]
+
+    def exhausted(self, index: int) -> bool:
+        """Whether no window is left from `index` on."""
+        return index >= len(self.begins) and (self.complete or self.timing.times is not None)
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "nothing"

@@ -1,0 +1,105 @@
+"""The jobs of the command line, end to end, on a miniature of each dataset of the paper and of a user's own data."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from layouts import miniature
+
+from mstrack import checkpoint
+from mstrack.evaluation import evaluate
+from mstrack.results import read_track
+from mstrack.training import train
+
+FRAMES, SIZE = 24, (72, 96)
+CASES = [
+    ("fe108", "stacks", "event"),
+    ("fe108", "recordings", "event"),
+    ("visevent", "as released", "event"),
+    ("visevent", "recordings", "event"),
+    ("coesot", "as released", "event"),
+    ("depthtrack", "as released", "depth"),
+    ("lasher", "as released", "thermal"),
+]
+"""Dataset, variant of its layout, modality."""
+
+
+def recipe(dataset: str, modality: str, out: Path, data_root: Path) -> dict[str, Any]:
+    return {
+        "model": {"name": "mst-tiny", "arguments": {"width": 32, "depth": 2, "heads": 2, "cross_layers": [1]}},
+        "data": {
+            "modality": modality,
+            "train": [{"name": dataset, "split": "train"}],
+            "val": [{"name": dataset, "split": "val"}],
+        },
+        "tuning": {"name": "mst", "parameters": {"head.*": 0, "position_*": 0, "*": 1}},
+        "train": {"lr": 1e-3, "epochs": 1, "samples": 8, "batch": 4, "val_samples": 4, "val_clips": 1, "val_frames": 4},
+        "run": {"out": str(out), "data_root": str(data_root), "workers": 0, "tensorboard": False, "device": "cpu"},
+    }
+
+
+@pytest.mark.filterwarnings("ignore::mstrack.errors.DataWarning")
+@pytest.mark.parametrize(("dataset", "variant", "modality"), CASES)
+def test_train_and_eval(tmp_path: Path, dataset: str, variant: str, modality: str) -> None:
+    if variant == "recordings":
+        pytest.importorskip("dv_processing")
+    data_root, out = tmp_path / "data", tmp_path / "run"
+    miniature(dataset, variant, data_root / f"{dataset}-mini", FRAMES, SIZE)
+    trained = train(recipe(dataset, modality, out, data_root))
+    provenance = checkpoint.load(trained).provenance
+    assert [used["name"] for used in provenance["lists"]] == [f"{dataset}/train", f"{dataset}/val"]
+    assert [used["sequences"] for used in provenance["lists"]] == [2, 1]
+    result = evaluate(trained, dataset, tmp_path / "results", data_root=data_root)
+    assert len(result.scores) == 2
+    stored = json.loads((tmp_path / "results" / "scores.json").read_text())
+    assert stored["list"]["name"] == f"{dataset}/test"
+    assert len(stored["list"]["missing"]) > 25
+    for sequence in result.sequences:
+        assert sequence.modality == modality
+        track = read_track(result.folder, sequence.name)
+        assert track is not None
+        assert len(track.boxes) == FRAMES
+        assert track.lacking == ()
+
+
+def mst(*arguments: str | Path, data: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MST_DATA": str(data), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "mstrack", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_own_data_needs_no_code(tmp_path: Path) -> None:
+    """`mst data init`, frames copied in, then `check`, `train` and `eval` as the README it writes says."""
+    folder = tmp_path / "mine"
+    assert mst("data", "init", folder, "--modality", "depth", data=tmp_path).returncode == 0
+    miniature("own", "folders", folder, FRAMES, SIZE, modality="depth")
+    checked = mst("data", "check", folder, "--out", tmp_path / "check.json", data=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    settings = [f"run.out={tmp_path / 'run'}", "train.epochs=1", "train.samples=16", "train.val_samples=8", "run.workers=0"]
+    trained = mst("train", folder / "recipe.yaml", *settings, data=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    weights = tmp_path / "run" / "model.safetensors"
+    scored = mst("eval", weights, "--on", folder, "--out", tmp_path / "results", data=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads((tmp_path / "results" / "run.json").read_text())["modality"] == "depth"
+    recipe_text = yaml.safe_load((folder / "recipe.yaml").read_text())
+    assert recipe_text["data"]["modality"] == "depth"
+
+
+def test_missing_sequences_are_a_warning_or_with_strict_an_error(tmp_path: Path) -> None:
+    miniature("lasher", "numbered", tmp_path / "LasHeR", 6, SIZE)
+    done = mst("eval", "mst-tiny-thermal", "--on", "lasher", "--out", tmp_path / "r", data=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "243 of 245 sequences are not in" in done.stderr
+    refused = mst("eval", "mst-tiny-thermal", "--on", "lasher", "--out", tmp_path / "s", "--strict", data=tmp_path)
+    assert refused.returncode == 2
+    assert "243 sequence(s) cannot be read" in refused.stderr
+    nowhere = mst("eval", "mst-tiny-thermal", "--on", "visevent", data=tmp_path)
+    assert nowhere.returncode == 2
+    assert "mst data list" in nowhere.stderr
+    assert "Traceback" not in nowhere.stderr
