@@ -105,9 +105,7 @@ def main() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        print(
-            "| million events per second | events per frame | recipe | decode | + paint | file to PNG | by the clock | ms/frame |"
-        )
+        print("| million events/s | events per frame | recipe | decode | + paint | file to PNG | by the clock | ms/frame |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for density in options.densities:
             path = Path(folder) / "speed.aedat4"

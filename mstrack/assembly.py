@@ -1,8 +1,10 @@
 """From a configuration to the parts of a run: network, optimizer, training pairs, losses."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as List
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +14,7 @@ from mstrack import checkpoint
 from mstrack.config import Config, Source
 from mstrack.data import Sequence, load_sequences
 from mstrack.data.augment import NONE, Augmentation
+from mstrack.data.cropbuild import Built, build
 from mstrack.data.pairs import Group, Pairing
 from mstrack.data.sampling import Batch, PairDataset, vary
 from mstrack.data.splits import describe_list
@@ -52,7 +55,7 @@ class Footage(NamedTuple):
     """A source of a configuration, and its sequences."""
 
     source: Source
-    sequences: list[Sequence]
+    sequences: List[Sequence]
 
 
 def read_sources(sources: Iterable[Source], config: Config) -> list[Footage]:
@@ -69,8 +72,10 @@ def describe_lists(footage: Iterable[Footage]) -> list[dict[str, Any]]:
     return [describe_list(source.name, source.split, sequences) for source, sequences in footage]
 
 
-def warn_of_overlap(train: Iterable[Footage], val: Iterable[Footage]) -> None:
+def warn_of_overlap(train: List[Footage], val: List[Footage]) -> None:
     """Warn of sequences that are both trained and validated on: what validation then says is worth nothing."""
+    if not val:
+        return
     seen = {str(sequence.rgb[0]) for _, sequences in train for sequence in sequences}
     for source, sequences in val:
         both = [sequence.name for sequence in sequences if str(sequence.rgb[0]) in seen]
@@ -79,10 +84,10 @@ def warn_of_overlap(train: Iterable[Footage], val: Iterable[Footage]) -> None:
             warn(f"{source.name}/{source.split}", "overlap", text)
 
 
-def pair_dataset(config: Config, network: Network, footage: Iterable[Footage], seed: int, training: bool) -> PairDataset:
-    """Training pairs of some sources, in the network's sizes; without variation when not `training`."""
+def build_pairing(config: Config, network: Network) -> Pairing:
+    """How pairs are found and cropped: the network's sizes, the configuration's rules."""
     data = config.data
-    pairing = Pairing(
+    return Pairing(
         template_size=network.template_size,
         search_size=network.search_size,
         template_factor=network.template_factor,
@@ -95,6 +100,29 @@ def pair_dataset(config: Config, network: Network, footage: Iterable[Footage], s
         missing=data.missing,
         reject_padding=data.reject_padding,
     )
+
+
+def cache_crops(
+    config: Config,
+    folder: Path,
+    max_bytes: float,
+    workers: int | None = None,
+    verify: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Built:
+    """Keep the annotated regions of a configuration's training and validation data in a folder, see `cropbuild.build`."""
+    with torch.device("meta"):
+        network = create_model(config.model.name, **config.model.arguments)
+    footage = read_sources([*config.data.train, *config.data.val], config)
+    sequences = [sequence for _, part in footage for sequence in part]
+    report = None if progress is None else lambda done, total: progress(done, total, "")
+    scaled = config.data.scaled_decode
+    return build(sequences, build_pairing(config, network), folder, max_bytes, workers, report, verify=verify, scaled=scaled)
+
+
+def pair_dataset(config: Config, network: Network, footage: Iterable[Footage], seed: int, training: bool) -> PairDataset:
+    """Training pairs of some sources, in the network's sizes; without variation when not `training`."""
+    data, pairing = config.data, build_pairing(config, network)
     chosen = {field.name: getattr(data, field.name) for field in dataclasses.fields(Augmentation)}
     groups = [Group(sequences, source.weight, source.min_size) for source, sequences in footage]
     variation = Augmentation(**chosen) if training else NONE

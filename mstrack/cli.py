@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from mstrack.cli_data import data_app
+from mstrack.cli_data import DataRoot, Root, data_app
 from mstrack.errors import UserError
 from mstrack.registry import TABLES, unknown
-from mstrack.terminal import print_table, say, say_error, show_progress
+from mstrack.terminal import print_table, say, say_error, show_data_warnings, show_progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,8 +27,6 @@ app.add_typer(data_app, name="data")
 
 Modality = Literal["event", "depth", "thermal"]
 Recipe = Literal["exposure", "interval", "stack3", "voxel"]
-Root = Annotated[Path | None, typer.Option(help="The dataset's folder; default: looked for below --data-root.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder of datasets; default: $MST_DATA, or ./data.")]
 Encoding = Annotated[
     str | None,
     typer.Option(help="What aux files become: depth jet, inverse, normals; thermal stored, grey. Default: as trained."),
@@ -45,6 +43,7 @@ def main() -> None:
     """Run the command line: 0 done, 1 the run failed, 2 bad input (one message, no traceback unless `--debug`)."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    show_data_warnings()
     try:
         app()
     except UserError as error:

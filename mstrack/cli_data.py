@@ -90,6 +90,80 @@ def show(
     say(f"{found.name}, {len(found)} frames: {path}")
 
 
+@data_app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    modality: Annotated[Literal["event", "depth", "thermal"], typer.Option(help="The second modality.")] = "thermal",
+) -> None:
+    """Make a folder for data of your own: where frames go, and a recipe to train on them.
+
+    What is there already is kept.
+    """
+    from mstrack.data.own import init as run
+
+    made = run(folder, modality)
+    for path in made:
+        say(f"made  {path}")
+    say(f"read {folder / 'README.txt'}, put sequences into {folder / 'train'}, then: mst data check {folder}")
+
+
+@data_app.command()
+def events(
+    root: Annotated[Path, typer.Argument(help="A folder with recordings (.aedat4, .npz, .h5) anywhere in it, or one of them.")],
+    recipe: Annotated[Literal["exposure", "interval", "stack3", "voxel"], typer.Option(help="How.")] = "interval",
+    out: Annotated[Path | None, typer.Option(help="Folder of the frames; default: beside each recording.")] = None,
+    with_frames: Annotated[bool, typer.Option("--with-frames", help="Write the camera's own frames too, to rgb/.")] = False,
+    times: Annotated[
+        Path | None, typer.Option(help="Times of the frames in microseconds, a line each, where a recording has no frames.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second, instead of --times.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Keep what damaged recordings hold before the damage.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+) -> None:
+    """Turn recordings of event cameras into frames of three channels, one for each colour frame.
+
+    exposure: events during the exposure, as VisEvent and COESOT were made. interval: all until the next frame (the paper).
+    stack3: three parts of the interval as channels (FE108). voxel: signed, weighted in time. What is finished is kept.
+    """
+    from mstrack.data.events import convert_tree
+
+    with show_progress() as progress:
+        done = convert_tree(root, recipe, out, workers, with_frames, times, fps, partial, progress(f"events to {recipe}"))
+    for converted in done:
+        say(str(converted))
+
+
+@data_app.command()
+def cache(
+    recipe: Annotated[str, typer.Argument(help="The recipe whose training data are kept.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, as for `mst train`.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the cache; default: crops in $MST_CACHE.")] = None,
+    max_gb: Annotated[float, typer.Option(min=0.001, help="Largest size of the folder.")] = 100.0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; default: one per core.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every byte of what is there with its hash.")] = False,
+) -> None:
+    """Keep the annotated regions of a recipe's data, so that training decodes less.
+
+    Samples stay the same but for JPEG losses; what does not lie in the cache is read from the dataset.
+    """
+    from mstrack.assembly import cache_crops
+    from mstrack.config import load_config
+    from mstrack.data.cropcache import default_folder
+
+    folder = out or default_folder()
+    with show_progress() as progress:
+        built = cache_crops(
+            load_config(recipe, overrides or ()), folder, max_gb * 1e9, workers, verify, progress("caching crops")
+        )
+    say(
+        f"{built.made} sequence(s) made, {built.kept} kept, {built.bytes / 1e9:.2f} GB; {built.margin:.1f} target sizes around"
+        f" each box, at most {built.outside:.1%} of the crops reach further and read the dataset"
+    )
+    say(f"use it: mst train {recipe} data.crops={folder}")
+
+
 def _find_sequence(text: str, split: str | None, root: Path | None, data_root: Path | None, modality: str | None) -> "Sequence":
     """The sequence that `DATASET/SEQUENCE`, a dataset alone (its first), or a folder stands for."""
     from difflib import get_close_matches

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.data import video
+from mstrack.data.drawing import draw_frame
 from mstrack.data.events import SUFFIXES as EVENT_SUFFIXES
 from mstrack.data.events import EventFrames, recording_info, stream
 from mstrack.data.layout import list_frames, pair
@@ -18,8 +19,6 @@ from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
 from mstrack.results import Track, write_json, write_track
 from mstrack.tracker import TrackerBatch
-
-COLOUR = (0, 114, 255)
 
 Progress = Callable[[int, int, str], None]
 
@@ -61,7 +60,7 @@ def track_clip(
                 found, peak = tracker.update([frame])
                 boxes.append(found[0])
                 scores.append(float(peak[0]))
-            pictures.add(draw(frame, boxes[-1], f"{len(boxes) - 1}  {scores[-1]:.2f}"))
+            pictures.add(draw_frame(frame, boxes[-1], f"{len(boxes) - 1}  {scores[-1]:.2f}"))
             if progress is not None:
                 progress(len(boxes), count, "")
     track = Track(np.array(boxes), np.array(scores), tuple(tracker.lacking[0]))
@@ -129,28 +128,6 @@ def _list(path: Path, recipe: str, count: int) -> List[Any]:
         kinds = ", ".join((*video.SUFFIXES, *EVENT_SUFFIXES))
         raise UserError(f"no folder {path}. Expected a folder of images, a video or a file of events ({kinds}).")
     return list_frames(path)
-
-
-def draw(frame: Frame, box: NDArray[np.float64], text: str) -> NDArray[np.uint8]:
-    """Both modalities side by side with the box on each: H x W (or 2 W) x 3 uint8, RGB."""
-    panels = []
-    for image in (frame.rgb, frame.aux):
-        if image is None:
-            continue
-        panel = image.copy()
-        height, width = panel.shape[:2]
-        thickness = max(1, round(min(height, width) / 240))
-        x, y, w, h = (round(float(v)) for v in box)
-        cv2.rectangle(panel, (x, y), (x + w, y + h), COLOUR, thickness, cv2.LINE_AA)
-        panels.append(panel)
-    canvas = np.concatenate(panels, axis=1)
-    scale = max(0.35, canvas.shape[0] / 900)
-    origin = (round(12 * scale), round(30 * scale))
-    for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-        cv2.putText(
-            canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, max(1, round(thickness * scale)), cv2.LINE_AA
-        )
-    return canvas
 
 
 class _Pictures:

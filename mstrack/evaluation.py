@@ -92,7 +92,7 @@ def evaluate(
     """
     network = model if isinstance(model, Network) else checkpoint.load(model)
     modality, encoding = modality or trained_modality(network), encoding or trained_encoding(network)
-    sequences = load_sequences(on, split, root, modality, arguments, encoding, data_root)
+    sequences = list(load_sequences(on, split, root, modality, arguments, encoding, data_root))
     used = describe_list(on, split, sequences)
     if strict and "missing" in used:
         raise UserError(

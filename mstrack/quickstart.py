@@ -190,7 +190,7 @@ def _make(split: str, modality: str, begin: Begin) -> list[Sequence]:
             bar.append(begin(f"make {split} frames"))
         bar[0](done, total, "")
 
-    return load_sequences("synthetic", split, None, modality, {"progress": advance})
+    return list(load_sequences("synthetic", split, None, modality, {"progress": advance}))
 
 
 def _workers() -> int:

@@ -1,5 +1,7 @@
 """What the commands show: progress bars, tables, sentences."""
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
 from contextlib import contextmanager
@@ -7,6 +9,10 @@ from typing import Any
 
 import typer
 
+from mstrack.errors import DataWarning
+
+SHOWN = 3
+"""Warnings of one kind that are shown one by one."""
 PIPED_WIDTH = 110
 """Columns of a table that is not written to a terminal."""
 
@@ -88,3 +94,22 @@ def say(line: str) -> None:
 def say_error(message: str) -> None:
     """A line on the error output."""
     typer.echo(typer.style("error: ", fg="red", bold=True) + message, err=True)
+
+
+def show_data_warnings() -> None:
+    """Make a `DataWarning` a line on the error output, the first few of each kind; other warnings stay as they are."""
+    usual, seen = warnings.showwarning, Counter[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        if not isinstance(message, DataWarning):
+            usual(message, category, *where, **options)
+            return
+        seen[message.kind] += 1
+        text = str(message)
+        if seen[message.kind] > SHOWN:
+            text = f"there is more of this kind ({message.kind}): `mst data check` lists all"
+        if seen[message.kind] <= SHOWN + 1:
+            typer.echo(typer.style("warning: ", fg="yellow", bold=True) + text, err=True)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", DataWarning)

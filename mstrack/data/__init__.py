@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Mapping
+from collections.abc import Sequence as List
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def load_sequences(
     arguments: Mapping[str, Any] | None = None,
     encoding: str | None = None,
     data_root: Path | None = None,
-) -> list[Sequence]:
+) -> List[Sequence]:
     """The sequences of one split of a dataset.
 
     Args:
@@ -57,10 +58,8 @@ def load_sequences(
     sequences = function(root, split, **given)
     if not sequences:
         raise UserError(f"dataset '{name}', split '{split}': no sequences in {root}.")
-    if modality == "rgb":
+    if modality == "rgb" and any(s.aux is not None for s in sequences[:1]):
         return [dataclasses.replace(s, aux=None, modality="rgb", encoding=None, aux_boxes=None) for s in sequences]
-    if encoding is not None:
-        for kind in {s.modality for s in sequences}:
-            check_encoding(kind, encoding)
-        return [dataclasses.replace(s, encoding=encoding) for s in sequences]
-    return list(sequences)
+    if modality != "rgb" and encoding is not None:
+        return [dataclasses.replace(s, encoding=check_encoding(s.modality, encoding)) for s in sequences]
+    return sequences

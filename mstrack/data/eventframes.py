@@ -79,7 +79,8 @@ class ColourPainter:
 class StackPainter:
     """One channel for each third of the window: grey, 0 where the last event was ON, 255 where it was OFF.
 
-    The rule of FE108's stacks. Not copied from its released script: the omission of pixels with x = 0 or y = 0.
+    The rule of FE108's stacks, whose script also takes the starts of the frames as bounds. Not copied from it: the omission of
+    pixels with x = 0 or y = 0. The first third is the red channel.
     """
 
     def __init__(self, width: int, height: int) -> None:

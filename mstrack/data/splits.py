@@ -43,12 +43,17 @@ def hash_names(names: Iterable[str]) -> str:
 def describe_list(dataset: str, split: str, sequences: Iterable[Sequence]) -> dict[str, Any]:
     """What runs and scores record of the list they used.
 
+    Args:
+        dataset: A name of the catalogue, `module:function`, or a folder, which is called by its last part.
+        split: The split.
+        sequences: What was read of it.
+
     Returns:
         `name`, `hash` (of the names that were used, in order), `sequences` (their number), and, where the dataset has a
         committed list that they are fewer than, `missing`: the names that were not used.
     """
     names = [sequence.name for sequence in sequences]
-    described: dict[str, Any] = {"name": f"{dataset}/{split}", "hash": hash_names(names), "sequences": len(names)}
+    described: dict[str, Any] = {"name": f"{Path(dataset).name}/{split}", "hash": hash_names(names), "sequences": len(names)}
     if split != "all" and split in split_names(dataset):
         used = set(names)
         lacking = [name for name in read_list(dataset, split).names if name not in used]
@@ -58,8 +63,8 @@ def describe_list(dataset: str, split: str, sequences: Iterable[Sequence]) -> di
 
 def split_names(dataset: str) -> list[str]:
     """The splits that a dataset has lists for; `all` is every sequence on disk."""
-    folder = _FOLDER / dataset
-    committed = [file.name.removesuffix(".txt") for file in folder.iterdir()] if folder.is_dir() else []
+    known = dataset in (folder.name for folder in _FOLDER.iterdir() if folder.is_dir())
+    committed = [file.name.removesuffix(".txt") for file in (_FOLDER / dataset).iterdir()] if known else []
     return sorted([*committed, "all", *(["train"] if OFFICIAL in committed else [])])
 
 
