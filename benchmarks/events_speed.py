@@ -23,11 +23,11 @@ import cv2
 import dv_processing as dv
 import numpy as np
 
-from mstrack.data.eventfiles import open_recording
-from mstrack.data.eventframes import RECIPES
 from mstrack.data.events import convert
-from mstrack.data.eventtypes import Events
-from mstrack.data.eventwindows import EventPicture, paint
+from mstrack.data.events.files import open_recording
+from mstrack.data.events.recipes import RECIPES
+from mstrack.data.events.types import Events
+from mstrack.data.events.windows import EventPicture, paint
 
 WIDTH, HEIGHT, FPS, PACKET = 346, 260, 25, 10_000
 

@@ -24,12 +24,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mstrack.data import eventwindows
-from mstrack.data.eventfiles import open_recording
-from mstrack.data.eventframes import RECIPES, encode
 from mstrack.data.events import EventFrames, Timing, convert, convert_tree, find_recordings, recording_info, stream
-from mstrack.data.eventtypes import CameraFrame, DamagedFileError, Events
-from mstrack.data.eventwindows import EventPicture, paint
+from mstrack.data.events import windows as event_windows
+from mstrack.data.events.files import open_recording
+from mstrack.data.events.recipes import RECIPES, encode
+from mstrack.data.events.types import CameraFrame, DamagedFileError, Events
+from mstrack.data.events.windows import EventPicture, paint
 from mstrack.errors import DataWarning, UserError
 
 WIDTH, HEIGHT = 12, 9
@@ -166,7 +166,7 @@ def test_frames_of_a_recording_follow_their_rule(
     tmp_path: Path, recipe: str, pending: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if pending:  # a recording too dense to wait for the end of a window
-        monkeypatch.setattr(eventwindows, "MOST_PENDING", pending)
+        monkeypatch.setattr(event_windows, "MOST_PENDING", pending)
     events = random_events(700, 1000)
     begins = [1_000_100, 1_000_300, 1_000_430, 1_000_431, 1_000_800]
     frames = [(begin, 1 if begin % 2 else 90) for begin in begins]
@@ -190,7 +190,7 @@ def test_frames_of_a_recording_follow_their_rule(
 
 @pytest.mark.parametrize("pending", [1 << 22, 60])
 def test_given_exposures_may_overlap(tmp_path: Path, pending: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eventwindows, "MOST_PENDING", pending)
+    monkeypatch.setattr(event_windows, "MOST_PENDING", pending)
     events = random_events(400, 1000)
     windows = [(1_000_000, 1_000_500), (1_000_200, 1_000_250), (1_000_220, 1_000_999)]
     timing = Timing(write_times(tmp_path / "times.txt", windows))
@@ -200,7 +200,7 @@ def test_given_exposures_may_overlap(tmp_path: Path, pending: int, monkeypatch: 
 
 @pytest.mark.parametrize("pending", [1 << 22, 60])
 def test_a_rate_places_frames_from_the_first_event_on(tmp_path: Path, pending: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eventwindows, "MOST_PENDING", pending)
+    monkeypatch.setattr(event_windows, "MOST_PENDING", pending)
     events = random_events(500, 1_000_000)
     first, last = events[0][0], events[-1][0]
     begins = [first + round(k * 1e6 / 30) for k in range(40)]

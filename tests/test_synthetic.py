@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from mstrack.boxes import centres
-from mstrack.data import recording, synthetic
-from mstrack.data.looks import COLOUR_CONDITIONS, LOOKS, SIDE
-from mstrack.data.scene import Moment, Scene
-from mstrack.data.sensors import ColourCamera, DepthCamera, EventCamera, ThermalCamera
-from mstrack.data.synthetic import SPLITS, TREE, generate, load
+from mstrack.data import synthetic
+from mstrack.data.synthetic import SPLITS, TREE, generate, load, recording
+from mstrack.data.synthetic.looks import COLOUR_CONDITIONS, LOOKS, SIDE
+from mstrack.data.synthetic.scene import Moment, Scene
+from mstrack.data.synthetic.sensors import ColourCamera, DepthCamera, EventCamera, ThermalCamera
 from mstrack.errors import UserError
 
 SMALL = {"train": (3, 8), "test": (2, 8)}

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mstrack.data.annotations import orient_flags, read_boxes, read_flags
-from mstrack.data.eventsource import check_recipe, read_events
+from mstrack.data.events.source import check_recipe, read_events
 from mstrack.data.images import FrameFile
 from mstrack.data.layout import (
     Item,

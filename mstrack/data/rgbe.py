@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.data.annotations import orient_flags, read_boxes, read_flags
-from mstrack.data.eventsource import check_recipe, read_events
+from mstrack.data.events.source import check_recipe, read_events
 from mstrack.data.images import FrameFile
 from mstrack.data.layout import (
     Item,

@@ -12,9 +12,9 @@ from typing import Any, overload
 
 from numpy.typing import NDArray
 
-from mstrack.data.eventfolders import convert_to, find_current, name_folders
-from mstrack.data.eventframes import find_recipe
-from mstrack.data.eventtimes import Timing
+from mstrack.data.events.folders import convert_to, find_current, name_folders
+from mstrack.data.events.recipes import find_recipe
+from mstrack.data.events.times import Timing
 from mstrack.data.imagefiles import decode
 from mstrack.errors import UserError
 
@@ -30,7 +30,7 @@ class EventFrame:
 
     Attributes:
         source: The recording.
-        recipe: A name of `eventframes.RECIPES`.
+        recipe: A name of `recipes.RECIPES`.
         index: The number of the frame in the recording, from 0.
         timing: When the frames are.
     """
@@ -70,7 +70,7 @@ class EventFrames(abc.Sequence[EventFrame]):
 
     Args:
         path: The recording.
-        recipe: A name of `eventframes.RECIPES`.
+        recipe: A name of `recipes.RECIPES`.
         count: Number of frames.
         first: Item 0 is this frame of the recording.
         timing: When the frames are; None: as the recording's own frames say.

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.boxes import corners
-from mstrack.data.findings import Finding, SequenceFacts, Size
-from mstrack.data.headers import image_size
+from mstrack.data.doctor.findings import Finding, SequenceFacts, Size
+from mstrack.data.doctor.headers import image_size
 from mstrack.data.imagefiles import decode_bytes, read_bytes
 from mstrack.data.images import is_blank
 from mstrack.data.layout import Files

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.appearance import Field, Sprite
-from mstrack.data.looks import SIDE
+from mstrack.data.synthetic.appearance import Field, Sprite
+from mstrack.data.synthetic.looks import SIDE
 
 Path = NDArray[np.float64]
 """Numbers over time."""

@@ -13,8 +13,8 @@ from typing import Any
 import aedat
 import numpy as np
 
-from mstrack.data.eventtables import holds_columns, open_h5, open_npz
-from mstrack.data.eventtypes import BLOCK, CameraFrame, DamagedFileError, Events, Recording, check_size, damage
+from mstrack.data.events.tables import holds_columns, open_h5, open_npz
+from mstrack.data.events.types import BLOCK, CameraFrame, DamagedFileError, Events, Recording, check_size, damage
 from mstrack.errors import UserError, warn
 
 SUFFIXES = (".aedat4", ".npz", ".h5", ".hdf5")

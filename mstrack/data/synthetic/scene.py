@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.actor import Actor, Path
-from mstrack.data.appearance import (
+from mstrack.data.synthetic.actor import Actor, Path
+from mstrack.data.synthetic.appearance import (
     Field,
     Sprite,
     make_noise,
@@ -17,7 +17,7 @@ from mstrack.data.appearance import (
     paint,
     pick_colour,
 )
-from mstrack.data.looks import ABSENT_BELOW, DISTRACTORS, LOOK_ALIKE_RATE, SIDE, Look
+from mstrack.data.synthetic.looks import ABSENT_BELOW, DISTRACTORS, LOOK_ALIKE_RATE, SIDE, Look
 
 MARGIN = 56
 """Pixels of the world beyond the first view on each side; further out it is mirrored."""

@@ -11,10 +11,10 @@ from zlib import crc32
 import cv2
 import numpy as np
 
-from mstrack.data.looks import COLOUR_CONDITIONS, FAILURE_RATE, FAILURES, LOOKS, SITUATIONS
-from mstrack.data.scene import Scene
-from mstrack.data.sensors import ColourCamera, DepthCamera, EventCamera, ThermalCamera
 from mstrack.data.sequence import MODALITIES
+from mstrack.data.synthetic.looks import COLOUR_CONDITIONS, FAILURE_RATE, FAILURES, LOOKS, SITUATIONS
+from mstrack.data.synthetic.scene import Scene
+from mstrack.data.synthetic.sensors import ColourCamera, DepthCamera, EventCamera, ThermalCamera
 
 OCCLUSION_FRAMES = 20
 """Shorter sequences have no time for an occlusion that begins and ends."""
@@ -93,7 +93,7 @@ def record_split(
             step(frames)
         return
     # Plain child processes: multiprocessing would import the caller's main module again, with all that it does.
-    code = "import sys; from mstrack.data.recording import record_share; record_share(*sys.argv[1:])"
+    code = "import sys; from mstrack.data.synthetic.recording import record_share; record_share(*sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     children: list[subprocess.Popen[str]] = []
     with ThreadPoolExecutor(workers) as pool:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.eventfiles import open_recording
-from mstrack.data.eventframes import Image, Painter, Recipe, find_recipe
-from mstrack.data.eventtimes import Timing, Windows
-from mstrack.data.eventtypes import CameraFrame, DamagedFileError, Intake, Recording
+from mstrack.data.events.files import open_recording
+from mstrack.data.events.recipes import Image, Painter, Recipe, find_recipe
+from mstrack.data.events.times import Timing, Windows
+from mstrack.data.events.types import CameraFrame, DamagedFileError, Intake, Recording
 from mstrack.errors import UserError, warn
 
 MOST_PENDING = 1 << 22
@@ -36,7 +36,7 @@ def paint(
 
     Args:
         recording: The opened file.
-        recipe: Of `eventframes.RECIPES`.
+        recipe: Of `recipes.RECIPES`.
         timing: When the frames are; None: as the recording's own frames say.
         keep_partial: End a damaged recording with a warning, not an error.
 

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.appearance import Field, make_noise
-from mstrack.data.looks import SIDE, Look
-from mstrack.data.scene import NORMAL_HEAT, Moment
 from mstrack.data.sequence import Image
+from mstrack.data.synthetic.appearance import Field, make_noise
+from mstrack.data.synthetic.looks import SIDE, Look
+from mstrack.data.synthetic.scene import NORMAL_HEAT, Moment
 
 BANK = SIDE + 64
 MAX_RANGE = 8000.0

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from mstrack.data import OWN, inspection, load_sequences
-from mstrack.data.findings import Counts, Finding, Report, SequenceFacts, SplitFacts
+from mstrack.data import OWN, load_sequences
+from mstrack.data.doctor import inspection
+from mstrack.data.doctor.findings import Counts, Finding, Report, SequenceFacts, SplitFacts
+from mstrack.data.doctor.survey import count_sequences
 from mstrack.data.roots import find_root
 from mstrack.data.sequence import Sequence
 from mstrack.data.splits import OFFICIAL, read_list, split_names
 from mstrack.data.stills import Stills
-from mstrack.data.survey import count_sequences
 from mstrack.errors import DataWarning, UserError
 from mstrack.registry import DATASETS, resolve
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence as List
 from pathlib import Path
 
-from mstrack.data.eventcache import EventFrames
-from mstrack.data.eventfolders import DESCRIPTION
-from mstrack.data.eventframes import RECIPES, find_recipe
+from mstrack.data.events.cache import EventFrames
+from mstrack.data.events.folders import DESCRIPTION
+from mstrack.data.events.recipes import RECIPES, find_recipe
 from mstrack.data.images import FrameFile
 from mstrack.data.layout import first_folder, list_frames
 from mstrack.errors import UserError, warn

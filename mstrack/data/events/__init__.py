@@ -15,12 +15,12 @@ from typing import Any
 
 import cv2
 
-from mstrack.data.eventcache import EventFrame, EventFrames
-from mstrack.data.eventfiles import SUFFIXES, RecordingInfo, holds_events, open_recording, recording_info
-from mstrack.data.eventfolders import DESCRIPTION, Converted, convert
-from mstrack.data.eventframes import RECIPES, find_recipe
-from mstrack.data.eventtimes import Timing
-from mstrack.data.eventwindows import stream
+from mstrack.data.events.cache import EventFrame, EventFrames
+from mstrack.data.events.files import SUFFIXES, RecordingInfo, holds_events, open_recording, recording_info
+from mstrack.data.events.folders import DESCRIPTION, Converted, convert
+from mstrack.data.events.recipes import RECIPES, find_recipe
+from mstrack.data.events.times import Timing
+from mstrack.data.events.windows import stream
 from mstrack.errors import DataWarning, UserError, warn
 
 __all__ = [
@@ -77,7 +77,7 @@ def convert_tree(
 
     Args:
         root: A folder, or one recording.
-        recipe: A name of `eventframes.RECIPES`.
+        recipe: A name of `recipes.RECIPES`.
         out: Folder for the frames, in which the tree of `root` is repeated; None: beside the recordings.
         workers: Processes; None: one per core.
         with_frames: Also write the cameras' own frames, to `rgb`.

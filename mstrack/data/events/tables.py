@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.eventtypes import BLOCK, Events, Recording, check_size, damage
+from mstrack.data.events.types import BLOCK, Events, Recording, check_size, damage
 from mstrack.errors import UserError, warn
 
 COLUMNS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.eventframes import Recipe
-from mstrack.data.eventtypes import CameraFrame, DamagedFileError, Intake, Recording
+from mstrack.data.events.recipes import Recipe
+from mstrack.data.events.types import CameraFrame, DamagedFileError, Intake, Recording
 from mstrack.errors import UserError
 
 MOST_BLANK = 100_000

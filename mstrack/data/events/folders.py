@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mstrack import __version__
-from mstrack.data.eventfiles import SUFFIXES, holds_events, open_recording
-from mstrack.data.eventframes import Recipe, encode, find_recipe
-from mstrack.data.eventtimes import Timing
-from mstrack.data.eventtypes import CameraFrame
-from mstrack.data.eventwindows import paint
+from mstrack.data.events.files import SUFFIXES, holds_events, open_recording
+from mstrack.data.events.recipes import Recipe, encode, find_recipe
+from mstrack.data.events.times import Timing
+from mstrack.data.events.types import CameraFrame
+from mstrack.data.events.windows import paint
 from mstrack.errors import UserError, warn
 from mstrack.results import read_json, write_json
 
@@ -79,7 +79,7 @@ def convert(
 
     Args:
         path: The recording, .aedat4, .npz or .h5.
-        recipe: A name of `eventframes.RECIPES`.
+        recipe: A name of `recipes.RECIPES`.
         out: The folder that the folders of frames are made in; None: where the recording lies.
         with_frames: Also write the camera's own frames, to `rgb/%06d.png`.
         timing: When the frames are; None: as the recording's own frames say.
