@@ -23,8 +23,8 @@ Modality = Annotated[
 @data_app.command(name="list")
 def list_found(data_root: DataRoot = None) -> None:
     """Which datasets are found where, and how many of their sequences."""
+    from mstrack.data.doctor.survey import survey
     from mstrack.data.roots import data_roots
-    from mstrack.data.survey import survey
 
     print_table(f"datasets in {', '.join(map(str, data_roots(data_root)))}", *survey(data_root), "llll")
 
@@ -46,7 +46,7 @@ def check(
     Exit code 1 where there are errors: data that cannot be used as they are.
     """
     from mstrack.data.doctor import check as run
-    from mstrack.data.findings import LEVELS
+    from mstrack.data.doctor.findings import LEVELS
     from mstrack.results import write_json
 
     with show_progress() as progress:

@@ -85,7 +85,7 @@ def open_clip(
         aux: The second modality: a folder, a video, or a file of events; None for a clip without.
         modality: How `aux` is read: `event`, `depth`, `thermal`.
         encoding: What is made of its files, see `images.ENCODINGS`; None: the default.
-        recipe: How events become frames, see `eventframes`.
+        recipe: How events become frames, see `events.recipes`.
         missing: The tracker's policy. Unless it is `error`, the numbers of frames may differ, see `layout.pair`.
 
     Raises:

@@ -20,7 +20,6 @@ from mstrack.distributed import choose_device
 from mstrack.errors import UserError
 from mstrack.metrics import ope
 from mstrack.metrics.ope import SequenceScore, Summary
-from mstrack.metrics.protocols import protocol_of
 from mstrack.metrics.uncertainty import interval
 from mstrack.models.network import Network
 from mstrack.report import Method, Report, table_rows, write_report
@@ -161,7 +160,7 @@ def score_folder(folder: Path, sequences: list[Sequence], dataset: str, split: s
         UserError: A sequence has no result, or its result another number of rows.
     """
     tracks, scores = {}, []
-    protocol = protocol_of(dataset)
+    protocol = "plain"
     for sequence in sequences:
         track = read_track(folder, sequence.name)
         if track is None or len(track.boxes) != len(sequence):
@@ -172,7 +171,7 @@ def score_folder(folder: Path, sequences: list[Sequence], dataset: str, split: s
         tracks[sequence.name] = track
         scores.append(ope.score(track.boxes, track.confidence, sequence.boxes, sequence.valid, protocol))
     summary = ope.summarise(scores)
-    each = ope.per_sequence(scores)
+    each = ope.per_sequence(scores, dropped=None)
     stored = read_json(folder / "scores.json") or {}
     fps = fps if fps is not None else stored.get("fps")
     write_json(
@@ -203,7 +202,7 @@ def write_single_report(result: Evaluation, name: str, dataset: str) -> tuple[Pa
         methods=[Method(name, name, result.scores, result.fps, tracked)],
         sequences=result.sequences,
         settings={key: str(value) for key, value in read_json(result.folder / "run.json").items()},
-        protocol=protocol_of(dataset),
+        protocol="plain",
         reproduce=[f"mst eval {name} --on {dataset}"],
     )
     write_report(result.folder / "report.html", report)

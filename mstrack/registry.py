@@ -41,6 +41,7 @@ TUNINGS = {
 }
 
 METRICS = {
+    "longterm": "mstrack.metrics.longterm",
     "ope": "mstrack.metrics.ope",
 }
 
