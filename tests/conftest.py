@@ -19,4 +19,4 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _small_data_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the user's own cache."""
-    monkeypatch.setenv("MSTRACK_CACHE", str(tmp_path_factory.getbasetemp() / "mstrack-data"))
+    monkeypatch.setenv("MST_CACHE", str(tmp_path_factory.getbasetemp() / "mstrack-data"))

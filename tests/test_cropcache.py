@@ -79,9 +79,14 @@ def test_what_was_stored_without_loss_is_kept_so(tmp_path: Path, modality: str) 
 def test_most_samples_touch_no_file_of_the_dataset(
     scenes: list[Sequence], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = []
+    opened: list[Path] = []
     read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self) or read(self))
+
+    def spy(path: Path) -> bytes:
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", spy)
     dataset = PairDataset([(scenes,)], PAIRING, NONE, crops=cache)
     for index in range(150):
         dataset.sample(0, index)
@@ -294,9 +299,9 @@ def test_entries_of_another_version_are_not_read(
 
 
 def test_the_default_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MSTRACK_CACHE", str(tmp_path))
+    monkeypatch.setenv("MST_CACHE", str(tmp_path))
     assert cropcache.default_folder() == tmp_path / "crops"
-    monkeypatch.delenv("MSTRACK_CACHE")
+    monkeypatch.delenv("MST_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     assert cropcache.default_folder() == tmp_path / "user" / "mstrack" / "crops"
 

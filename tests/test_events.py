@@ -709,7 +709,7 @@ def test_an_interruption_leaves_no_half_folder(tmp_path: Path, workers: int) -> 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MSTRACK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MST_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "events"
 
 

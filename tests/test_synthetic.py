@@ -144,7 +144,7 @@ def test_this_version_is_the_one_that_weights_and_rates_were_made_with(split: st
 
 
 def test_the_cache_folder_is_named_by_seed_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MSTRACK_CACHE", str(tmp_path))
+    monkeypatch.setenv("MST_CACHE", str(tmp_path))
     assert load(None, "train", sequences=1, frames=2)[0].rgb[0].exists()
     first, again = (load(None, "train", "event", seed=5, sequences=1, frames=2) for _ in range(2))
     assert first[0].rgb == again[0].rgb
@@ -152,7 +152,7 @@ def test_the_cache_folder_is_named_by_seed_and_counts(tmp_path: Path, monkeypatc
     expected = [f"synthetic-v{version}-seed0-train1x2", f"synthetic-v{version}-seed5-train1x2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == expected
     assert synthetic.cache_folder(0, {"test": SPLITS["test"]}) == tmp_path / f"synthetic-v{version}-seed0"
-    monkeypatch.delenv("MSTRACK_CACHE")
+    monkeypatch.delenv("MST_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert synthetic.cache_folder(1, {}) == tmp_path / f"xdg/mstrack/synthetic-v{version}-seed1"
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mstrack.data.crops import Square
 from mstrack.data.imagefiles import FrameFile
 from mstrack.data.images import colour_jet, keep_channels, repeat_channel, reverse_channels
+from mstrack.data.roots import cache_root
 from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError
 
@@ -206,9 +207,8 @@ def find_damage(place: Path, about: dict[str, Any], verify: bool) -> str | None:
 
 # ---------------------------------------------------------------- names
 def default_folder() -> Path:
-    """Where crops are kept when nobody chose a folder: below `MSTRACK_CACHE`, or in the user's cache."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mstrack"
-    return Path(os.environ.get("MSTRACK_CACHE") or user) / "crops"
+    """Where crops are kept when nobody chose a folder."""
+    return cache_root() / "crops"
 
 
 def name_entry(sequence: Sequence) -> str:

@@ -253,6 +253,8 @@ def _recipe(place: Path, modality: str) -> str:
     shipped = resources.files("mstrack") / "recipes" / f"mst-tiny-{modality}.yaml"
     recipe = yaml.safe_load(shipped.read_text(encoding="utf-8"))
     source = {"name": "own", "root": str(place)}
+    for made_for_small_data in ("cache", "independent_flip"):
+        recipe["data"].pop(made_for_small_data, None)
     recipe["data"] |= {"train": [{**source, "split": "train"}], "val": [{**source, "split": "val"}]}
     recipe["run"] = {"out": f"runs/{place.name}"}
     head = (

@@ -1,4 +1,4 @@
-"""Where datasets lie: below `--data-root`, the folders of `$MST_DATA`, or `./data`."""
+"""Where datasets lie: below `--data-root`, the folders of `$MST_DATA`, or `./data`; and where we keep what we make of them."""
 
 import os
 import re
@@ -17,6 +17,12 @@ def data_roots(given: Path | None = None) -> list[Path]:
         return [given]
     named = [Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     return named or [Path("data")]
+
+
+def cache_root() -> Path:
+    """Where the embedded benchmark, rendered events and cached crops go: `$MST_CACHE`, or `mstrack` in the user's cache."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mstrack"
+    return Path(os.environ.get("MST_CACHE") or user)
 
 
 def locate(dataset: str, given: Path | None = None) -> list[Path]:

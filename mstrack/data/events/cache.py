@@ -1,7 +1,6 @@
 """Event frames on the fly: references to the frames of a recording, which is rendered into a cache when one is asked for."""
 
 import contextlib
-import os
 from collections import abc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from mstrack.data.events.folders import convert_to, find_current, name_folders
 from mstrack.data.events.recipes import find_recipe
 from mstrack.data.events.times import Timing
 from mstrack.data.imagefiles import decode
+from mstrack.data.roots import cache_root
 from mstrack.errors import UserError
 
 try:
@@ -43,7 +43,7 @@ class EventFrame:
     def path(self) -> Path:
         """The PNG file of the frame: of the finished `events_<recipe>` beside the recording, else in the cache.
 
-        The cache is `events` in `MSTRACK_CACHE`, or in `mstrack` of the user's cache. One process renders, others wait.
+        The cache is `events` in `MST_CACHE`, or in `mstrack` of the user's cache. One process renders, others wait.
 
         Raises:
             UserError: The recording cannot be used, or has fewer frames.
@@ -123,9 +123,7 @@ def _render(source: Path, recipe: str, timing: Timing) -> tuple[Path, int]:
             return folder, count
     times = timing.times and timing.times.absolute()
     key = (source.absolute(), status.st_size, status.st_mtime_ns, find_recipe(recipe).describe(), times, timing.fps)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mstrack"
-    cache = Path(os.environ.get("MSTRACK_CACHE") or home) / "events"
-    folder = cache / f"{source.stem}-{sha256(repr(key).encode()).hexdigest()[:16]}"
+    folder = cache_root() / "events" / f"{source.stem}-{sha256(repr(key).encode()).hexdigest()[:16]}"
     with _lock(folder):
         done = convert_to(source, recipe, folder, timing=timing)
     return folder, done.frames
@@ -138,7 +136,7 @@ def _lock(folder: Path) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         handle = (folder.parent / f".{folder.name}.lock").open("w")
     except OSError as error:
-        raise UserError(f"the cache {folder.parent} cannot be written: {error.strerror}. Set MSTRACK_CACHE.") from error
+        raise UserError(f"the cache {folder.parent} cannot be written: {error.strerror}. Set MST_CACHE.") from error
     with handle:
         if fcntl:
             fcntl.flock(handle, fcntl.LOCK_EX)

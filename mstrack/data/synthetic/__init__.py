@@ -19,6 +19,7 @@ import numpy as np
 
 from mstrack.data.annotations import read_boxes, read_flags
 from mstrack.data.layout import list_frames
+from mstrack.data.roots import cache_root
 from mstrack.data.sequence import MODALITIES, Sequence
 from mstrack.data.synthetic.looks import SIDE, relevant
 from mstrack.data.synthetic.recording import name_sequence, record_split
@@ -64,7 +65,7 @@ def load(
     """The sequences of one split; it is made first where it does not exist yet.
 
     Args:
-        root: Folder of the benchmark; None: a folder in `MSTRACK_CACHE` or the user's cache, named by seed and counts.
+        root: Folder of the benchmark; None: a folder in `MST_CACHE` or the user's cache, named by seed and counts.
         split: `pretrain`, `train`, `val` or `test`.
         modality: `event`, `depth`, `thermal`, or `rgb` for none; None: `thermal`, and `rgb` for `pretrain`.
         seed: None: 0, or what `root` was made with.
@@ -145,10 +146,9 @@ def generate(
 
 
 def cache_folder(seed: int, splits: Mapping[str, tuple[int, int]]) -> Path:
-    """Where a benchmark lies that nobody chose a folder for: `MSTRACK_CACHE`, or `mstrack` in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mstrack"
+    """Where a benchmark lies that nobody chose a folder for: `MST_CACHE`, or `mstrack` in the user's cache."""
     unusual = [f"-{name}{n}x{length}" for name, (n, length) in splits.items() if (n, length) != SPLITS[name]]
-    return Path(os.environ.get("MSTRACK_CACHE") or cache) / f"synthetic-v{VERSION}-seed{seed}{''.join(unusual)}"
+    return cache_root() / f"synthetic-v{VERSION}-seed{seed}{''.join(unusual)}"
 
 
 def _make_split(
