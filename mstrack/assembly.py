@@ -74,11 +74,10 @@ def describe_lists(footage: Iterable[Footage]) -> list[dict[str, Any]]:
 
 def warn_of_overlap(train: List[Footage], val: List[Footage]) -> None:
     """Warn of sequences that are both trained and validated on: what validation then says is worth nothing."""
-    if not val:
-        return
-    seen = {str(sequence.rgb[0]) for _, sequences in train for sequence in sequences}
     for source, sequences in val:
-        both = [sequence.name for sequence in sequences if str(sequence.rgb[0]) in seen]
+        same = [f.sequences for f in train if (f.source.name, f.source.root) == (source.name, source.root)]
+        trained = {str(sequence.rgb[0]) for part in same for sequence in part}
+        both = [sequence.name for sequence in sequences if str(sequence.rgb[0]) in trained] if trained else []
         if both:
             text = f"{len(both)} of {len(sequences)} validation sequences are also trained on: {', '.join(both[:3])}"
             warn(f"{source.name}/{source.split}", "overlap", text)

@@ -12,6 +12,7 @@ import yaml
 from layouts import miniature
 
 from mstrack import checkpoint
+from mstrack.errors import DataWarning
 from mstrack.evaluation import evaluate
 from mstrack.results import read_track
 from mstrack.training import train
@@ -103,3 +104,34 @@ def test_missing_sequences_are_a_warning_or_with_strict_an_error(tmp_path: Path)
     assert nowhere.returncode == 2
     assert "mst data list" in nowhere.stderr
     assert "Traceback" not in nowhere.stderr
+
+
+def test_validating_on_what_is_trained_on_is_a_warning(tmp_path: Path) -> None:
+    miniature("lasher", "as released", tmp_path / "LasHeR", FRAMES, SIZE)
+    settings = recipe("lasher", "thermal", tmp_path / "run", tmp_path)
+    settings["data"]["train"] = [{"name": "lasher", "split": "train-official"}]
+    with pytest.warns(DataWarning, match="lasher/val: 1 of 1 validation sequences are also trained on"):
+        train(settings)
+
+
+def test_few_warnings_of_a_kind_are_shown(tmp_path: Path) -> None:
+    made = miniature("lasher", "as released", tmp_path / "LasHeR", 6, SIZE)
+    for name in [name for split in made.values() for name in split]:
+        next((tmp_path / "LasHeR" / name / "infrared").glob("*00004.jpg")).unlink()
+    shown = mst("eval", "mst-tiny-thermal", "--on", "lasher", "--split", "all", "--out", tmp_path / "r", data=tmp_path).stderr
+    assert shown.count("paired by the numbers in their names") == 3
+    assert shown.count("there is more of this kind (pairs): `mst data check` lists all") == 1
+
+
+def test_crops_can_be_cached(tmp_path: Path) -> None:
+    miniature("depthtrack", "as released", tmp_path / "DepthTrack", FRAMES, SIZE)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe("depthtrack", "depth", tmp_path / "run", tmp_path)))
+    made = mst("data", "cache", path, "--out", tmp_path / "crops", data=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "3 sequence(s) made, 0 kept" in made.stdout
+    again = mst("data", "cache", path, "--out", tmp_path / "crops", data=tmp_path)
+    assert "0 sequence(s) made, 3 kept" in again.stdout
+    assert f"data.crops={tmp_path / 'crops'}" in again.stdout
+    trained = mst("train", path, f"data.crops={tmp_path / 'crops'}", data=tmp_path)
+    assert trained.returncode == 0, trained.stderr

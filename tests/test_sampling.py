@@ -18,6 +18,7 @@ from mstrack.data.crops import crop, crop_mask, jitter
 from mstrack.data.pairs import Candidate, Group, Pairing, candidates, draw_frames, find_extent, visible_frames
 from mstrack.data.sampling import Batch, PairDataset, batches_of, load_batches
 from mstrack.data.sequence import Sequence
+from mstrack.data.stills import Stills
 from mstrack.errors import UserError
 
 PAIRING = Pairing(template_size=32, search_size=64, min_frames=5)
@@ -173,6 +174,19 @@ def test_a_still_is_template_and_search(scene: Sequence, monkeypatch: pytest.Mon
     assert search.any()
     absent = dataclasses.replace(stills[0], valid=np.zeros(1, dtype=bool))
     assert len(candidates(Group([*stills, absent]), PAIRING)) == 3
+
+
+def test_many_stills_are_made_when_they_are_drawn(scene: Sequence) -> None:
+    folder, name = Path(scene.rgb[0]).parent, Path(scene.rgb[0]).name
+    boxes = np.array([[10.0, 10, 30, 30], [5, 5, 4, 40], [60, 40, 50, 30]])
+    stills = Stills(folder, [name], np.zeros(3, np.int32), np.array([[1, 1], [1, 2], [1, 3]]), boxes)
+    pairing = Pairing(template_size=32, search_size=64, modalities=1)
+    drawn = {PairDataset([Group(stills, min_size=10)], pairing, NONE).sample(0, i)[-1] for i in range(20)}
+    assert drawn == {"1-1", "1-3"}
+    with pytest.raises(UserError, match="none of 3 sequence"):
+        PairDataset([Group(stills, min_size=100)], pairing, NONE)
+    with pytest.raises(UserError, match="'1-1' has no second modality"):
+        PairDataset([Group(stills)], Pairing(modalities=2), NONE)
 
 
 def spy(function: Callable[..., object], opened: list[Path]) -> Callable[..., object]:

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence as List
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.data.crops import jitter
 from mstrack.data.sequence import Sequence, check_policy
+from mstrack.data.stills import Stills
 from mstrack.errors import UserError
 
 ATTEMPTS = 100
@@ -75,21 +76,44 @@ class Candidate(NamedTuple):
     """The frames that may be drawn, in order."""
 
 
-def candidates(group: Group, pairing: Pairing) -> list[Candidate]:
+class StillCandidates(List[Candidate]):
+    """The candidates among many stills, each made when it is drawn."""
+
+    def __init__(self, stills: Stills) -> None:
+        self.stills = stills
+
+    def __len__(self) -> int:
+        return len(self.stills)
+
+    @overload
+    def __getitem__(self, index: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, index: slice) -> "StillCandidates": ...
+    def __getitem__(self, index: int | slice) -> "Candidate | StillCandidates":
+        if isinstance(index, slice):
+            return StillCandidates(self.stills[index])
+        return Candidate(self.stills[index], np.zeros(1, dtype=np.intp))
+
+
+def candidates(group: Group, pairing: Pairing) -> List[Candidate]:
     """The sequences that pairs are drawn from: those with enough frames, of which more than twice the drawn ones are visible.
 
     Raises:
         UserError: There is none, or a sequence lacks the second modality.
     """
-    found = [Candidate(s, visible_frames(s, pairing, group.min_size)) for s in group.sequences]
-    usable = [c for c in found if _is_usable(c, pairing)]
+    usable: List[Candidate]
+    if isinstance(group.sequences, Stills):
+        usable = StillCandidates(group.sequences.above(group.min_size))
+    else:
+        found = (Candidate(s, visible_frames(s, pairing, group.min_size)) for s in group.sequences)
+        usable = [c for c in found if _is_usable(c, pairing)]
     if not usable:
         size = f" larger than {group.min_size:g} pixels (min_size)" if group.min_size else ""
         raise UserError(
-            f"none of {len(found)} sequence(s) can be trained on: each needs {pairing.min_frames} frames (data.min_frames) and"
-            f" more than 4 with a visible target{size}."
+            f"none of {len(group.sequences)} sequence(s) can be trained on: each needs {pairing.min_frames} frames"
+            f" (data.min_frames) and more than 4 with a visible target{size}."
         )
-    lacking = next((c.sequence.name for c in usable if pairing.modalities == 2 and c.sequence.aux is None), None)
+    lacking = next((c.sequence.name for c in usable if c.sequence.aux is None), None) if pairing.modalities == 2 else None
     if lacking is not None:
         raise UserError(f"sequence '{lacking}' has no second modality, and the model needs one: set data.modality.")
     return usable

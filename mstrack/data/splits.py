@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as List
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -10,6 +11,7 @@ from typing import Any
 
 from mstrack.data.layout import Tree, describe_tree, natural
 from mstrack.data.sequence import Sequence
+from mstrack.data.stills import Stills
 from mstrack.errors import UserError, warn
 from mstrack.registry import unknown
 
@@ -40,7 +42,7 @@ def hash_names(names: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()[:16]
 
 
-def describe_list(dataset: str, split: str, sequences: Iterable[Sequence]) -> dict[str, Any]:
+def describe_list(dataset: str, split: str, sequences: List[Sequence]) -> dict[str, Any]:
     """What runs and scores record of the list they used.
 
     Args:
@@ -52,7 +54,7 @@ def describe_list(dataset: str, split: str, sequences: Iterable[Sequence]) -> di
         `name`, `hash` (of the names that were used, in order), `sequences` (their number), and, where the dataset has a
         committed list that they are fewer than, `missing`: the names that were not used.
     """
-    names = [sequence.name for sequence in sequences]
+    names = sequences.names if isinstance(sequences, Stills) else [sequence.name for sequence in sequences]
     described: dict[str, Any] = {"name": f"{Path(dataset).name}/{split}", "hash": hash_names(names), "sequences": len(names)}
     if split != "all" and split in split_names(dataset):
         used = set(names)

@@ -43,7 +43,7 @@ class Stills(List[Sequence]):
     def __getitem__(self, index: slice) -> "Stills": ...
     def __getitem__(self, index: int | slice) -> "Sequence | Stills":
         if isinstance(index, slice):
-            return Stills(self.folder, self.files, self.images[index], self.ids[index], self.boxes[index])
+            return self._take(index)
         image, annotation = self.ids[index]
         return Sequence(
             name=f"{image}-{annotation}",
@@ -52,10 +52,21 @@ class Stills(List[Sequence]):
             valid=np.ones(1, dtype=bool),
         )
 
+    @property
+    def names(self) -> list[str]:
+        """What the sequences are called."""
+        return [f"{image}-{annotation}" for image, annotation in self.ids.tolist()]
+
+    def above(self, size: float) -> "Stills":
+        """Those whose box is wider and higher than `size` pixels."""
+        return self._take(np.flatnonzero((self.boxes[:, 2:] > size).all(axis=1)))
+
     def one_per_image(self) -> "Stills":
         """The first sequence of each image."""
-        first = np.unique(self.images, return_index=True)[1]
-        return Stills(self.folder, self.files, self.images[first], self.ids[first], self.boxes[first])
+        return self._take(np.unique(self.images, return_index=True)[1])
+
+    def _take(self, which: "slice | NDArray[np.intp]") -> "Stills":
+        return Stills(self.folder, self.files, self.images[which], self.ids[which], self.boxes[which])
 
 
 def read_instances(file: Path) -> tuple[dict[int, str], NDArray[np.int64], NDArray[np.float64]]:
