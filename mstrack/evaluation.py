@@ -93,10 +93,8 @@ def evaluate(
     modality, encoding = modality or trained_modality(network), encoding or trained_encoding(network)
     sequences = list(load_sequences(on, split, root, modality, arguments, encoding, data_root))
     used = describe_list(on, split, sequences)
-    if strict and "missing" in used:
-        raise UserError(
-            f"{used['name']}: {len(used['missing'])} sequence(s) cannot be read: {', '.join(used['missing'][:10])}."
-        )
+    if strict and "of" in used:
+        raise UserError(f"{used['name']}: {used['sequences']} of {used['of']} sequences can be read, and all are asked for.")
     folder = Path(out)
     reading = {"modality": modality, "encoding": encoding, "missing": check_policy(missing), "arguments": dict(arguments or {})}
     _claim(folder, {"dataset": on, "split": split, **reading, **_identity(network), "list": used})

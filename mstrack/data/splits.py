@@ -52,14 +52,14 @@ def describe_list(dataset: str, split: str, sequences: List[Sequence]) -> dict[s
 
     Returns:
         `name`, `hash` (of the names that were used, in order), `sequences` (their number), and, where the dataset has a
-        committed list that they are fewer than, `missing`: the names that were not used.
+        committed list and some of it was not used, `of`: how many sequences the list has.
     """
     names = sequences.names if isinstance(sequences, Stills) else [sequence.name for sequence in sequences]
     described: dict[str, Any] = {"name": f"{Path(dataset).name}/{split}", "hash": hash_names(names), "sequences": len(names)}
     if split != "all" and split in split_names(dataset):
         used = set(names)
-        lacking = [name for name in read_list(dataset, split).names if name not in used]
-        described |= {"missing": lacking} if lacking else {}
+        listed = read_list(dataset, split).names
+        described |= {} if used.issuperset(listed) else {"of": len(listed)}
     return described
 
 
