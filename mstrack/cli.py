@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from mstrack.cli_data import DataRoot, Root, data_app
+from mstrack.cli_vot import vot_app
 from mstrack.errors import UserError
 from mstrack.registry import TABLES, unknown
 from mstrack.terminal import print_table, say, say_error, show_data_warnings, show_progress
@@ -24,6 +25,7 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
+app.add_typer(vot_app, name="vot")
 
 Modality = Literal["event", "depth", "thermal"]
 Recipe = Literal["exposure", "interval", "stack3", "voxel"]
