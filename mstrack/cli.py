@@ -39,6 +39,7 @@ Missing = Annotated[
     Literal["error", "zero", "copy", "last"], typer.Option(help="What is fed for a frame without its second modality.")
 ]
 Checkpoint = Annotated[str, typer.Argument(help="A .safetensors file, or the name of a shipped weight (mst-tiny-thermal).")]
+Protocol = Annotated[str | None, typer.Option(help="A scoring convention; default: that of the published numbers.")]
 RawPaths = Annotated[
     list[Path], typer.Argument(metavar="DIR|ZIP...", help="Results: a folder or zip archive of one tracker or of several.")
 ]
@@ -168,6 +169,7 @@ def evaluate(
     missing: Missing = "error",
     argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the dataset: events=exposure.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Sequences of the list that are not there are an error.")] = False,
+    protocol: Protocol = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: results/CHECKPOINT-DATASET.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Sequences in lock step per process.")] = 32,
@@ -196,9 +198,12 @@ def evaluate(
             parse_pairs(argument or ()),
             data_root,
             strict,
+            protocol,
         )
     report, table = write_single_report(result, name, on)
-    _print_scores(f"{name} on {on}", *table)
+    _print_scores(f"{name} on {on}, protocol {result.protocol}", *table)
+    if result.fps is not None and result.network_fps is not None:
+        say(f"frames per second: {result.fps:.1f} from file to box, {result.network_fps:.1f} network only")
     say(f"results: {result.folder}   report: {report}")
 
 
@@ -210,7 +215,7 @@ def score(
     annotations: Annotations = None,
     root: Root = None,
     data_root: DataRoot = None,
-    protocol: Annotated[str | None, typer.Option(help="A scoring convention; default: that of the published numbers.")] = None,
+    protocol: Protocol = None,
     form: Form = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="A sequence without a result is an error.")] = False,
     json: Annotated[Path | None, typer.Option(help="File of all scores, unrounded, and how they were computed.")] = None,
@@ -280,7 +285,7 @@ def compare(
     modality: Annotated[
         Modality | None, typer.Option(help="The second modality of the frames, for datasets with several.")
     ] = None,
-    protocol: Annotated[str | None, typer.Option(help="A scoring convention; default: that of the published numbers.")] = None,
+    protocol: Protocol = None,
     form: Form = "auto",
     frames: Annotated[
         Literal["embed", "link", "none"],
@@ -320,7 +325,7 @@ def plot(
     annotations: Annotations = None,
     root: Root = None,
     data_root: DataRoot = None,
-    protocol: Annotated[str | None, typer.Option(help="A scoring convention; default: that of the published numbers.")] = None,
+    protocol: Protocol = None,
     form: Form = "auto",
     measure: Annotated[Literal["SR", "PR", "NPR"], typer.Option(help="For attributes and pairs.")] = "SR",
     only: Annotated[list[str] | None, typer.Option(metavar="TRACKER", help="A tracker to draw; default: all.")] = None,

@@ -6,9 +6,9 @@ import multiprocessing
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,15 +16,17 @@ from mstrack import __version__, checkpoint
 from mstrack.data import Sequence, load_sequences
 from mstrack.data.sequence import check_policy
 from mstrack.data.splits import describe_list
+from mstrack.data.truths import Truth, truths_of
 from mstrack.distributed import choose_device
 from mstrack.errors import UserError
-from mstrack.metrics import ope
 from mstrack.metrics.ope import SequenceScore, Summary
-from mstrack.metrics.uncertainty import interval
+from mstrack.metrics.protocols import find_protocol, metrics_of, protocol_of
 from mstrack.models.network import Network
+from mstrack.rawresults import RawResults
 from mstrack.report import Method, Report, table_rows, write_report
 from mstrack.results import Track, read_json, read_track, write_json, write_track
-from mstrack.tracker import follow
+from mstrack.scoring import describe, score_results, stamp
+from mstrack.tracker import Clock, follow
 
 Progress = Callable[[int, int, str], None]
 
@@ -38,7 +40,9 @@ class Evaluation:
         tracks: Boxes and confidences, by name of the sequence.
         scores: One per sequence, in their order.
         summary: Mean measures and curves.
-        fps: Frames per second from file to box, all workers together; None when nothing was tracked anew.
+        fps: Frames per second from file to box, all workers together; None when nobody measured.
+        network_fps: The network alone, likewise.
+        protocol: Name of the scoring convention.
         folder: Where the results lie.
     """
 
@@ -47,6 +51,8 @@ class Evaluation:
     scores: list[SequenceScore]
     summary: Summary
     fps: float | None
+    network_fps: float | None
+    protocol: str
     folder: Path
 
 
@@ -66,6 +72,7 @@ def evaluate(
     arguments: Mapping[str, Any] | None = None,
     data_root: Path | None = None,
     strict: bool = False,
+    protocol: str | None = None,
 ) -> Evaluation:
     """Track every sequence of a split and score the results.
 
@@ -85,10 +92,12 @@ def evaluate(
         arguments: Further keyword arguments of the dataset function.
         data_root: Where datasets are looked for; None: `$MST_DATA`, or `./data`.
         strict: Whether sequences of the split's list that are not on disk are an error rather than a warning.
+        protocol: Name of the scoring convention; None: that of the dataset's published numbers.
 
     Raises:
         UserError: Unknown names; or `out` holds results of another checkpoint, policy or list.
     """
+    convention = find_protocol(protocol or protocol_of(on)).name
     network = model if isinstance(model, Network) else checkpoint.load(model)
     modality, encoding = modality or trained_modality(network), encoding or trained_encoding(network)
     sequences = list(load_sequences(on, split, root, modality, arguments, encoding, data_root))
@@ -98,8 +107,9 @@ def evaluate(
     folder = Path(out)
     reading = {"modality": modality, "encoding": encoding, "missing": check_policy(missing), "arguments": dict(arguments or {})}
     _claim(folder, {"dataset": on, "split": split, **reading, **_identity(network), "list": used})
-    fps = track_sequences(network, sequences, folder, batch, workers, device, progress, missing)
-    return score_folder(folder, sequences, on, split, fps)
+    speed = track_sequences(network, sequences, folder, batch, workers, device, progress, missing)
+    truths = truths_of(sequences, on, split, root, data_root)
+    return score_folder(folder, sequences, truths, on, split, convention, speed)
 
 
 def trained_modality(network: Network) -> str:
@@ -119,6 +129,15 @@ def _trained_on(network: Network) -> dict[str, Any]:
     return provenance.get("config", {}).get("data", {})
 
 
+class Speed(NamedTuple):
+    """Frames per second, all workers together."""
+
+    file_to_box: float
+    """With reading, cropping and writing."""
+    network: float | None
+    """See `tracker.Clock`."""
+
+
 def track_sequences(
     network: Network,
     sequences: list[Sequence],
@@ -128,12 +147,13 @@ def track_sequences(
     device: str = "auto",
     progress: Progress | None = None,
     missing: str = "error",
-) -> float | None:
-    """Stage 1: one result file per sequence that has none; returns frames per second, file to box, or None."""
+) -> Speed | None:
+    """Stage 1: one result file per sequence that has none; returns how fast it went, None where there was nothing to do."""
     waiting = [s for s in sequences if not (folder / f"{s.name}.txt").is_file()]
     if not waiting:
         return None
     started, done = time.perf_counter(), len(sequences) - len(waiting)
+    clock = Clock()
 
     def keep(sequence: Sequence, track: Track) -> None:
         nonlocal done
@@ -144,21 +164,28 @@ def track_sequences(
 
     if workers <= 1:
         network = network.to(choose_device(device))
-        for sequence, track in follow(network, waiting, batch=batch, missing=missing):
+        for sequence, track in follow(network, waiting, batch=batch, missing=missing, clock=clock):
             keep(sequence, track)
     else:
-        _track_in_processes(network, waiting, batch, workers, device, missing, keep)
-    return sum(len(s) for s in waiting) / (time.perf_counter() - started)
+        _track_in_processes(network, waiting, batch, workers, device, missing, keep, clock)
+    return Speed(sum(len(s) for s in waiting) / (time.perf_counter() - started), clock.fps)
 
 
-def score_folder(folder: Path, sequences: list[Sequence], dataset: str, split: str, fps: float | None = None) -> Evaluation:
+def score_folder(
+    folder: Path,
+    sequences: list[Sequence],
+    truths: list[Truth],
+    dataset: str,
+    split: str,
+    protocol: str,
+    speed: Speed | None = None,
+) -> Evaluation:
     """Stage 2: score a result folder and write `scores.json` beside the results.
 
     Raises:
-        UserError: A sequence has no result, or its result another number of rows.
+        UserError: A sequence has no result, or its result another number of rows; the protocol does not take it.
     """
-    tracks, scores = {}, []
-    protocol = "plain"
+    tracks = {}
     for sequence in sequences:
         track = read_track(folder, sequence.name)
         if track is None or len(track.boxes) != len(sequence):
@@ -167,28 +194,24 @@ def score_folder(folder: Path, sequences: list[Sequence], dataset: str, split: s
                 f"{folder}, sequence '{sequence.name}': {found}, expected {len(sequence)} rows. Remove it and track again."
             )
         tracks[sequence.name] = track
-        scores.append(ope.score(track.boxes, track.confidence, sequence.boxes, sequence.valid, protocol))
-    summary = ope.summarise(scores)
-    each = ope.per_sequence(scores, dropped=None)
+    results = RawResults(folder.name, tracks, "mst eval")
+    scored = score_results(results, truths, protocol, "longterm" in metrics_of(dataset))
     stored = read_json(folder / "scores.json") or {}
-    fps = fps if fps is not None else stored.get("fps")
+    speeds = speed._asdict() if speed is not None else stored.get("fps") or {"file_to_box": None, "network": None}
+    lacking = sum(len(track.lacking) for track in tracks.values())
+    described = {key: value for key, value in describe(scored).items() if key not in ("fps", "recognised", "lacking")}
     write_json(
         folder / "scores.json",
         {
-            "scores": dict(summary),
-            "intervals": {name: list(interval(values)) for name, values in each.items()},
-            "fps": fps,
-            "protocol": protocol,
-            "dataset": dataset,
-            "list": describe_list(dataset, split, sequences),
-            "sequences": len(sequences),
-            "frames": summary.frames,
-            "frames without second modality": sum(len(track.lacking) for track in tracks.values()),
-            "mstrack": __version__,
-            "per_sequence": {s.name: {k: float(v[i]) for k, v in each.items()} for i, s in enumerate(sequences)},
+            **described,
+            "fps": speeds,
+            "frames without second modality": lacking,
+            "stamp": stamp(dataset, split, truths, protocol),
         },
     )
-    return Evaluation(sequences, tracks, scores, summary, fps, folder)
+    # Rows that a reader has cut off in front are scored by the protocol, but are no frames of the sequence.
+    scores = [replace(score, iou=score.iou[s.first :]) for s, score in zip(sequences, scored.scores.values(), strict=True)]
+    return Evaluation(sequences, tracks, scores, scored.summary, speeds["file_to_box"], speeds["network"], protocol, folder)
 
 
 def write_single_report(result: Evaluation, name: str, dataset: str) -> tuple[Path, tuple[list[str], list[list[str]]]]:
@@ -200,7 +223,7 @@ def write_single_report(result: Evaluation, name: str, dataset: str) -> tuple[Pa
         methods=[Method(name, name, result.scores, result.fps, tracked)],
         sequences=result.sequences,
         settings={key: str(value) for key, value in read_json(result.folder / "run.json").items()},
-        protocol="plain",
+        protocol=result.protocol,
         reproduce=[f"mst eval {name} --on {dataset}"],
     )
     write_report(result.folder / "report.html", report)
@@ -215,6 +238,7 @@ def _track_in_processes(
     device: str,
     missing: str,
     keep: Callable[[Sequence, Track], None],
+    clock: Clock,
 ) -> None:
     """Share sequences out to processes that each hold the network; results come back as they finish."""
     groups = [waiting[i : i + batch] for i in range(0, len(waiting), batch)]
@@ -227,7 +251,10 @@ def _track_in_processes(
     with ProcessPoolExecutor(min(workers, len(groups)), context, _start_worker, start) as pool:
         futures = [pool.submit(_follow_group, group, missing) for group in groups]
         for future in as_completed(futures):
-            for sequence, track in future.result():
+            tracked, own = future.result()
+            clock.frames += own.frames
+            clock.seconds += own.seconds / min(workers, len(groups))  # they run at the same time
+            for sequence, track in tracked:
                 keep(sequence, track)
 
 
@@ -243,8 +270,9 @@ def _start_worker(name: str, arguments: dict[str, Any], state: dict[str, torch.T
     _worker["network"] = network.to(choose_device(device))
 
 
-def _follow_group(group: list[Sequence], missing: str) -> list[tuple[Sequence, Track]]:
-    return list(follow(_worker["network"], group, batch=len(group), missing=missing))
+def _follow_group(group: list[Sequence], missing: str) -> tuple[list[tuple[Sequence, Track]], Clock]:
+    clock = Clock()
+    return list(follow(_worker["network"], group, batch=len(group), missing=missing, clock=clock)), clock
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:

@@ -6,9 +6,11 @@ inside the image with a margin of 10 pixels.
 """
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as List
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +38,19 @@ class Output(NamedTuple):
     """(4,) x, y, w, h in pixels."""
     score: float
     """Peak of the windowed score map, in [0, 1]."""
+
+
+@dataclass
+class Clock:
+    """How long the network took: its forward pass and the reading of the box, without crops and files."""
+
+    frames: int = 0
+    seconds: float = 0.0
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second."""
+        return self.frames / self.seconds if self.seconds else None
 
 
 class TrackerBatch:
@@ -79,6 +94,7 @@ class TrackerBatch:
         self.lacking: list[list[int]] = []
         """For each sequence, the numbers of its frames that came without their second modality."""
         self._steps = np.empty(0, dtype=np.int64)
+        self.clock = Clock()
 
     @torch.inference_mode()
     def init(self, frames: List[Frame], boxes: Iterable[ArrayLike], names: List[str] | None = None) -> None:
@@ -127,7 +143,10 @@ class TrackerBatch:
         frames = [self._complete(frame, int(i)) for frame, i in zip(frames, which, strict=True)]
         size, before = self._model.search_size, self._boxes[which]
         search, scales = self._cut(frames, before, self._model.search_factor, size)
+        started = time.perf_counter()
         found = self._decode(self._templates if active is None else self._templates[torch.from_numpy(which)], search)
+        self.clock.seconds += time.perf_counter() - started
+        self.clock.frames += len(frames)
         if not np.isfinite(found).all():
             names = ", ".join(self._names[i] for i in which[~np.isfinite(found).all(1)])
             raise UserError(f"{names}: the network's output is not finite. Its weights are damaged, or need precision fp32.")
@@ -216,16 +235,22 @@ class Tracker:
 
 
 def follow(
-    model: nn.Module, sequences: List[Sequence], batch: int = 32, precision: str = "fp32", missing: str = "error"
+    model: nn.Module,
+    sequences: List[Sequence],
+    batch: int = 32,
+    precision: str = "fp32",
+    missing: str = "error",
+    clock: Clock | None = None,
 ) -> Iterator[tuple[Sequence, Track]]:
     """Track whole sequences from their first box, `batch` of them in lock step, and yield each when it ends.
 
-    Sequences of like length go together; the next frames are read while the network works on these.
+    Sequences of like length go together; the next frames are read while the network works on these. `clock` is added to.
 
     Raises:
         UserError: A frame cannot be read, or a first box cannot be used (with the sequence's name).
     """
     tracker = TrackerBatch(model, precision=precision, missing=missing)
+    tracker.clock = clock or tracker.clock
     ordered = sorted(sequences, key=len, reverse=True)
     with ThreadPoolExecutor(READERS) as readers:
         for start in range(0, len(ordered), batch):

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mstrack"
 FOLDERS = ("data", "models", "tuning", "metrics")
 LAYERS = {
-    0: ("boxes", "registry", "results", "errors", "filetree", "boxtext", "boxform", "rawlayout"),
+    0: ("boxes", "registry", "results", "errors", "filetree", "boxtext", "boxform", "naming", "rawlayout"),
     1: (*FOLDERS, "config", "trax"),
     2: (
         "losses",
@@ -67,6 +67,7 @@ SIDEWAYS = {
     ("validation", "assembly"),
     ("sensitivity", "assembly"),
     ("evaluation", "report"),
+    ("evaluation", "scoring"),
     ("vot", "evaluation"),
     ("standings", "scoring"),
     ("comparison_page", "standings"),

@@ -15,9 +15,11 @@ from mstrack import checkpoint
 from mstrack.data.splits import read_list
 from mstrack.errors import DataWarning
 from mstrack.evaluation import evaluate
+from mstrack.metrics.protocols import protocol_of
 from mstrack.results import read_track
 from mstrack.training import train
 
+pytestmark = pytest.mark.filterwarnings("ignore::mstrack.errors.DataWarning")
 FRAMES, SIZE = 24, (72, 96)
 CASES = [
     ("fe108", "stacks", "event"),
@@ -45,7 +47,6 @@ def recipe(dataset: str, modality: str, out: Path, data_root: Path) -> dict[str,
     }
 
 
-@pytest.mark.filterwarnings("ignore::mstrack.errors.DataWarning")
 @pytest.mark.parametrize(("dataset", "variant", "modality"), CASES)
 def test_train_and_eval(tmp_path: Path, dataset: str, variant: str, modality: str) -> None:
     if variant == "recordings":
@@ -59,8 +60,10 @@ def test_train_and_eval(tmp_path: Path, dataset: str, variant: str, modality: st
     result = evaluate(trained, dataset, tmp_path / "results", data_root=data_root)
     assert len(result.scores) == 2
     stored = json.loads((tmp_path / "results" / "scores.json").read_text())
-    assert stored["list"]["name"] == f"{dataset}/test"
-    assert (stored["list"]["sequences"], stored["list"]["of"]) == (2, len(read_list(dataset, "test").names))
+    assert stored["stamp"]["protocol"] == protocol_of(dataset)
+    used = stored["stamp"]["list"]
+    assert used["name"] == f"{dataset}/test"
+    assert (used["sequences"], used["of"]) == (2, len(read_list(dataset, "test").names))
     for sequence in result.sequences:
         assert sequence.modality == modality
         track = read_track(result.folder, sequence.name)
@@ -136,3 +139,20 @@ def test_crops_can_be_cached(tmp_path: Path) -> None:
     assert f"data.crops={tmp_path / 'crops'}" in again.stdout
     trained = mst("train", path, f"data.crops={tmp_path / 'crops'}", data=tmp_path)
     assert trained.returncode == 0, trained.stderr
+
+
+def test_rows_that_were_cut_off_are_scored_by_the_datasets_own_rule(tmp_path: Path) -> None:
+    """VisEvent: the tracker starts where the target appears, the official denominator has all annotated rows."""
+    made = miniature("visevent", "as released", tmp_path / "VisEvent", FRAMES, SIZE)
+    name = next(iter(made["test"]))
+    for file, line in (("groundtruth.txt", "0,0,0,0"), ("absent_label.txt", "0")):
+        path = tmp_path / "VisEvent" / name / file
+        path.write_text("\n".join([line] * 6 + path.read_text().splitlines()[6:]) + "\n")
+    found = {}
+    for protocol in (None, "plain"):
+        out = tmp_path / str(protocol)
+        result = evaluate("mst-tiny-event", "visevent", out, data_root=tmp_path, protocol=protocol)
+        found[protocol] = json.loads((out / "scores.json").read_text())["per_sequence"][name]
+        assert [len(s.iou) for s in result.scores] == [len(s) for s in result.sequences] == [FRAMES - 6, FRAMES]
+    assert (found[None]["frames"], found["plain"]["frames"]) == (FRAMES, FRAMES - 6)
+    assert found[None]["SR"] < found["plain"]["SR"]

@@ -1,7 +1,9 @@
 """Annotations without frames: what results are scored against, from bare files, archives of them, or a data set's folder."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as List
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from mstrack.data.rgbt import LASHER_ATTRIBUTES, RGBT234_ATTRIBUTES
 from mstrack.data.roots import find_root
 from mstrack.data.sequence import Sequence
 from mstrack.data.splits import read_list, split_names
-from mstrack.errors import UserError, warn
+from mstrack.errors import DataWarning, UserError, warn
 from mstrack.filetree import File, Files, is_archive, list_files
 from mstrack.registry import DATASETS, unknown
 
@@ -111,7 +113,7 @@ def load_truths(
     if dataset not in DATASETS and ":" not in dataset and not own:
         raise UserError(unknown("dataset", dataset, DATASETS) + " A folder of your own data works too.")
     if annotations is None and (own or dataset not in LAYOUTS):
-        return _check_public(dataset, [_of_sequence(s) for s in load_sequences(dataset, split, root, data_root=data_root)])
+        return _check_public(dataset, [truth_of(s) for s in load_sequences(dataset, split, root, data_root=data_root)])
     place = annotations or root or find_root(dataset, data_root)
     trees = _open_trees(place)
     names = None if split == "all" else _listed_names(dataset, split, place)
@@ -126,6 +128,16 @@ def load_truths(
     attributes = _attribute_reader(dataset)
     truths = [_read(name, *found[name], attributes) for name in names or sorted(found, key=natural) if name in found]
     return _check_public(dataset, truths)
+
+
+def truths_of(sequences: List[Sequence], dataset: str, split: str, root: Path | None, data_root: Path | None) -> list[Truth]:
+    """The annotations that sequences with frames are scored against: as they lie on disk, for data sets with a toolkit."""
+    if dataset not in LAYOUTS:
+        return [truth_of(sequence) for sequence in sequences]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # the readers of the frames have said it
+        annotated = {truth.name: truth for truth in load_truths(dataset, split, None, root, data_root)}
+    return [annotated.get(sequence.name) or truth_of(sequence) for sequence in sequences]
 
 
 def _listed_names(dataset: str, split: str, place: Path) -> tuple[str, ...] | None:
@@ -151,7 +163,7 @@ def _check_public(dataset: str, truths: list[Truth]) -> list[Truth]:
     return [truth for truth in truths if truth.name not in set(secret)]
 
 
-def _of_sequence(sequence: Sequence) -> Truth:
+def truth_of(sequence: Sequence) -> Truth:
     """The annotation of a sequence that was read with its frames; rows that were cut off are NaN and not present."""
     boxes, present = sequence.boxes, sequence.valid
     if sequence.first:
