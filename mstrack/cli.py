@@ -180,8 +180,8 @@ def evaluate(
     from mstrack.evaluation import evaluate as run
     from mstrack.evaluation import write_single_report
 
-    name = Path(checkpoint).stem
-    with show_progress() as progress:
+    name, first = Path(checkpoint).stem, os.environ.get("RANK", "0") == "0"
+    with show_progress(quiet=not first) as progress:
         result = run(
             checkpoint,
             on,
@@ -200,6 +200,8 @@ def evaluate(
             strict,
             protocol,
         )
+    if not first:
+        return
     report, table = write_single_report(result, name, on)
     _print_scores(f"{name} on {on}, protocol {result.protocol}", *table)
     if result.fps is not None and result.network_fps is not None:

@@ -22,6 +22,11 @@ class Place(NamedTuple):
         return self.rank == 0
 
 
+def torchrun_rank() -> tuple[int, int]:
+    """Rank and number of processes, as torchrun says in the environment; no group is joined."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 def start(device: str = "auto") -> Place:
     """Join the other processes if torchrun started this one.
 
@@ -32,7 +37,7 @@ def start(device: str = "auto") -> Place:
         UserError: No such device.
         RuntimeError: The group has another size than torchrun said: never train as several lonely processes.
     """
-    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    rank, world = torchrun_rank()
     chosen = choose_device(device)
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")

@@ -17,7 +17,7 @@ from mstrack.data import Sequence, load_sequences
 from mstrack.data.sequence import check_policy
 from mstrack.data.splits import describe_list
 from mstrack.data.truths import Truth, truths_of
-from mstrack.distributed import choose_device
+from mstrack.distributed import choose_device, torchrun_rank
 from mstrack.errors import UserError
 from mstrack.metrics.ope import SequenceScore, Summary
 from mstrack.metrics.protocols import find_protocol, metrics_of, protocol_of
@@ -29,6 +29,8 @@ from mstrack.scoring import describe, score_results, stamp
 from mstrack.tracker import Clock, follow
 
 Progress = Callable[[int, int, str], None]
+POLL = 0.5
+"""Seconds between two looks for the results of other processes."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ def evaluate(
     protocol: str | None = None,
 ) -> Evaluation:
     """Track every sequence of a split and score the results.
+
+    Under torchrun each process tracks its share of the sequences, on any number of machines that see the same `out`; all of
+    them wait for the others' results, and the first one writes the scores.
 
     Args:
         model: A network, a checkpoint file, or the name of a shipped weight.
@@ -149,10 +154,10 @@ def track_sequences(
     missing: str = "error",
 ) -> Speed | None:
     """Stage 1: one result file per sequence that has none; returns how fast it went, None where there was nothing to do."""
-    waiting = [s for s in sequences if not (folder / f"{s.name}.txt").is_file()]
-    if not waiting:
-        return None
-    started, done = time.perf_counter(), len(sequences) - len(waiting)
+    rank, world = torchrun_rank()
+    longest_first = sorted(sequences, key=len, reverse=True)
+    share = [s for s in longest_first[rank::world] if not _is_tracked(folder, s)]
+    started, done = time.perf_counter(), sum(_is_tracked(folder, s) for s in sequences)
     clock = Clock()
 
     def keep(sequence: Sequence, track: Track) -> None:
@@ -162,13 +167,22 @@ def track_sequences(
         if progress is not None:
             progress(done, len(sequences), sequence.name)
 
-    if workers <= 1:
+    if share and workers <= 1:
         network = network.to(choose_device(device))
-        for sequence, track in follow(network, waiting, batch=batch, missing=missing, clock=clock):
+        for sequence, track in follow(network, share, batch=batch, missing=missing, clock=clock):
             keep(sequence, track)
-    else:
-        _track_in_processes(network, waiting, batch, workers, device, missing, keep, clock)
-    return Speed(sum(len(s) for s in waiting) / (time.perf_counter() - started), clock.fps)
+    elif share:
+        _track_in_processes(network, share, batch, workers, device, missing, keep, clock)
+    seconds = time.perf_counter() - started
+    while world > 1 and (done := sum(_is_tracked(folder, s) for s in sequences)) < len(sequences):
+        if progress is not None:
+            progress(done, len(sequences), "waiting for the other processes")
+        time.sleep(POLL)
+    return Speed(world * sum(len(s) for s in share) / seconds, clock.fps) if share else None
+
+
+def _is_tracked(folder: Path, sequence: Sequence) -> bool:
+    return (folder / f"{sequence.name}.txt").is_file()
 
 
 def score_folder(
@@ -198,17 +212,10 @@ def score_folder(
     scored = score_results(results, truths, protocol, "longterm" in metrics_of(dataset))
     stored = read_json(folder / "scores.json") or {}
     speeds = speed._asdict() if speed is not None else stored.get("fps") or {"file_to_box": None, "network": None}
-    lacking = sum(len(track.lacking) for track in tracks.values())
-    described = {key: value for key, value in describe(scored).items() if key not in ("fps", "recognised", "lacking")}
-    write_json(
-        folder / "scores.json",
-        {
-            **described,
-            "fps": speeds,
-            "frames without second modality": lacking,
-            "stamp": stamp(dataset, split, truths, protocol),
-        },
-    )
+    described = {key: value for key, value in describe(scored).items() if key not in ("recognised", "lacking")}
+    described |= {"fps": speeds, "frames without second modality": sum(len(track.lacking) for track in tracks.values())}
+    if torchrun_rank()[0] == 0:
+        write_json(folder / "scores.json", {**described, "stamp": stamp(dataset, split, truths, protocol)})
     # Rows that a reader has cut off in front are scored by the protocol, but are no frames of the sequence.
     scores = [replace(score, iou=score.iou[s.first :]) for s, score in zip(sequences, scored.scores.values(), strict=True)]
     return Evaluation(sequences, tracks, scores, scored.summary, speeds["file_to_box"], speeds["network"], protocol, folder)

@@ -156,3 +156,30 @@ def test_rows_that_were_cut_off_are_scored_by_the_datasets_own_rule(tmp_path: Pa
         assert [len(s.iou) for s in result.scores] == [len(s) for s in result.sequences] == [FRAMES - 6, FRAMES]
     assert (found[None]["frames"], found["plain"]["frames"]) == (FRAMES, FRAMES - 6)
     assert found[None]["SR"] < found["plain"]["SR"]
+
+
+def test_processes_of_torchrun_share_the_sequences(tmp_path: Path) -> None:
+    miniature("lasher", "as released", tmp_path / "LasHeR", 6, SIZE)
+    command = ["eval", "mst-tiny-thermal", "--on", "lasher", "--split", "all", "--data-root", str(tmp_path), "--out"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29571",
+        "-m",
+        "mstrack",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, "-m", "mstrack", *command, str(tmp_path / "two")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("report:") == 1
+    alone = mst(*command, tmp_path / "one", data=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    both = [json.loads((tmp_path / folder / "scores.json").read_text()) for folder in ("one", "two")]
+    assert both[0]["sequences"] == both[1]["sequences"] == 5
+    assert both[1]["scores"] == pytest.approx(both[0]["scores"], abs=0.05)
