@@ -1,14 +1,21 @@
-"""Methods against each other on the same sequences: means with intervals, differences, groups of sequences."""
+"""Methods against each other on the same sequences: means with intervals, differences, pairs, groups of sequences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.metrics.ope import MEASURES, SequenceScore, per_sequence
-from mstrack.metrics.uncertainty import Difference, Interval, interval, paired_difference
+from mstrack.metrics.uncertainty import FEWEST, Difference, Interval, interval, paired_difference
 
+TIE = 0.05
+"""Two scores of a sequence that are closer than this, in percent, are equal: one decimal is all that is printed."""
+RESAMPLES, FLIPS = 2000, 9999
+
+Values = NDArray[np.float64]
 Runs = Mapping[str, NDArray[np.float64]]
 """The measures of one method in percent, each (R, S): R runs with different seeds, S sequences."""
 
@@ -39,6 +46,30 @@ class Group(NamedTuple):
     sequences: int
     means: list[float]
     positions: list[float]
+
+
+class Pair(NamedTuple):
+    """Method `a` against method `b` on the sequences that both have.
+
+    Attributes:
+        a: Index of the one.
+        b: Index of the other.
+        sequences: How many both have.
+        difference: Mean of a - b in percent, with its bootstrap interval.
+        wins: On how many sequences a is better, by more than `TIE`.
+        losses: On how many it is worse.
+        p: Two-sided sign-flip test of the mean difference; NaN for too few sequences.
+        adjusted: The same after Holm's correction for all pairs that are compared together.
+    """
+
+    a: int
+    b: int
+    sequences: int
+    difference: Difference
+    wins: int
+    losses: int
+    p: float
+    adjusted: float
 
 
 def measure_runs(runs: Sequence[Sequence[SequenceScore]]) -> Runs:
@@ -83,6 +114,60 @@ def compare_groups(sr: NDArray[np.float64], groups: Mapping[str, NDArray[np.bool
     ]
 
 
+def find_intervals(values: Values) -> Values:
+    """`uncertainty.interval` of many methods at once: (M, S) values in percent -> (M, 2) low and high.
+
+    Sequences with NaN are left out, for each method its own; NaN where fewer than `FEWEST` are left.
+    """
+    bounds = np.full((len(values), 2), np.nan)
+    for rows, kept in _by_mask(np.isfinite(values)):
+        if len(kept) >= FEWEST:
+            bounds[rows] = _bounds(_draws(len(kept)) @ values[rows][:, kept].T)
+    return bounds
+
+
+def compare_pairs(values: Values) -> list[Pair]:
+    """Every pair of M methods, by `uncertainty.paired_difference`, wins and losses, and a paired test.
+
+    The test draws the sign of each sequence's difference anew (Fisher's randomisation test): if neither method were
+    better, both signs would be equally likely.
+
+    Args:
+        values: (M, S) in percent, NaN where a method has no score.
+    """
+    indices = list(combinations(range(len(values)), 2))
+    if not indices:
+        return []
+    first, second = np.array(indices).T
+    differences = values[first] - values[second]
+    pairs: dict[int, Pair] = {}
+    for rows, kept in _by_mask(np.isfinite(differences)):
+        observed = differences[rows][:, kept]
+        means = observed.mean(axis=1) if len(kept) else np.full(len(rows), np.nan)
+        bounds, p = np.full((len(rows), 2), np.nan), np.full(len(rows), np.nan)
+        if len(kept) >= FEWEST:
+            bounds = _bounds(_draws(len(kept)) @ observed.T)
+            extreme = np.abs(_flips(len(kept)) @ observed.T) / len(kept) >= np.abs(means) - 1e-9
+            p = (1 + extreme.sum(axis=0)) / (1 + FLIPS)
+        for i, row in enumerate(rows):
+            difference = Difference(float(means[i]), float(bounds[i, 0]), float(bounds[i, 1]))
+            wins, losses = int((observed[i] > TIE).sum()), int((observed[i] < -TIE).sum())
+            pairs[row] = Pair(*indices[row], len(kept), difference, wins, losses, float(p[i]), np.nan)
+    adjusted = adjust_holm(np.array([pairs[row].p for row in range(len(indices))]))
+    return [pairs[row]._replace(adjusted=float(adjusted[row])) for row in range(len(indices))]
+
+
+def adjust_holm(p: Values) -> Values:
+    """Holm's step-down correction of (K,) p-values; NaN stay NaN and are not counted."""
+    adjusted = np.full(len(p), np.nan)
+    order = [int(i) for i in np.argsort(p, kind="stable") if np.isfinite(p[i])]
+    highest = 0.0
+    for step, index in enumerate(order):
+        highest = max(highest, min(1.0, float(p[index]) * (len(order) - step)))
+        adjusted[index] = highest
+    return adjusted
+
+
 def format_difference(difference: Difference) -> str:
     """For example `+1.9 [−0.3, +4.1]`, with the minus sign of print; without bounds where there are none."""
     mean, low, high = (f"{value:+.1f}".replace("-", "\u2212") for value in difference)
@@ -101,3 +186,29 @@ def judge(difference: Difference) -> str:
 def _mean(values: NDArray[np.float64]) -> float:
     finite = values[:, np.isfinite(values).all(axis=0)]
     return float(finite.mean()) if finite.size else float("nan")
+
+
+def _by_mask(finite: NDArray[np.bool_]) -> Iterator[tuple[list[int], NDArray[np.intp]]]:
+    """(M, S) -> rows that have the same sequences, and these sequences."""
+    groups: dict[bytes, list[int]] = {}
+    for row, mask in enumerate(finite):
+        groups.setdefault(mask.tobytes(), []).append(row)
+    for rows in groups.values():
+        yield rows, np.flatnonzero(finite[rows[0]])
+
+
+def _bounds(means: Values) -> Values:
+    """(T, M) bootstrap means -> (M, 2) bounds that hold 95 % of them."""
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    return np.stack([low, high], axis=1)
+
+
+@lru_cache(maxsize=16)
+def _draws(size: int) -> Values:
+    """The weights of `uncertainty.interval`: how often each of `size` sequences is drawn, (T, size), rows of sum 1."""
+    return np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), RESAMPLES) / size
+
+
+@lru_cache(maxsize=1)
+def _flips(size: int) -> Values:
+    return 2 * np.random.default_rng(0).integers(0, 2, (FLIPS, size)).astype(np.float64) - 1

@@ -174,11 +174,16 @@ def track_sequences(
     elif share:
         _track_in_processes(network, share, batch, workers, device, missing, keep, clock)
     seconds = time.perf_counter() - started
-    while world > 1 and (done := sum(_is_tracked(folder, s) for s in sequences)) < len(sequences):
+    while world > 1:
+        done = sum(_is_tracked(folder, s) for s in sequences)
         if progress is not None:
             progress(done, len(sequences), "waiting for the other processes")
+        if done == len(sequences):
+            break
         time.sleep(POLL)
-    return Speed(world * sum(len(s) for s in share) / seconds, clock.fps) if share else None
+    if not share:
+        return None
+    return Speed(world * sum(len(s) for s in share) / seconds, clock.fps and world * clock.fps)
 
 
 def _is_tracked(folder: Path, sequence: Sequence) -> bool:

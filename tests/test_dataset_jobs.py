@@ -161,21 +161,9 @@ def test_rows_that_were_cut_off_are_scored_by_the_datasets_own_rule(tmp_path: Pa
 def test_processes_of_torchrun_share_the_sequences(tmp_path: Path) -> None:
     miniature("lasher", "as released", tmp_path / "LasHeR", 6, SIZE)
     command = ["eval", "mst-tiny-thermal", "--on", "lasher", "--split", "all", "--data-root", str(tmp_path), "--out"]
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29571",
-        "-m",
-        "mstrack",
-    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29571", "-m", "mstrack"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, "-m", "mstrack", *command, str(tmp_path / "two")], env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([*torchrun, *command, str(tmp_path / "two")], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("report:") == 1
     alone = mst(*command, tmp_path / "one", data=tmp_path)
