@@ -32,7 +32,7 @@ def init(
 
     For another tracker, name the same folder again. What is there already is kept, never replaced.
     """
-    from mstrack.workspace import INSTALL, SPACING, make_workspace
+    from mstrack.vot.workspace import INSTALL, SPACING, make_workspace
 
     made = make_workspace(folder, on, checkpoint, root, data_root, name, device, missing)
     say(f"workspace: {folder}   {made.sequences} sequences of {on}   tracker: {made.tracker} ({' + '.join(made.channels)})")
@@ -57,6 +57,6 @@ def run(
     missing: Annotated[Policy, typer.Option(help=FOR_MISSING)] = "error",
 ) -> None:
     """Be a tracker for the VOT toolkit: `trackers.ini` calls this, you need not."""
-    from mstrack.vot import run as answer
+    from mstrack.vot.process import run as answer
 
     answer(checkpoint, modality, device, missing)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mstrack import __version__
-from mstrack.boxform import Form
 from mstrack.data.splits import describe_list
 from mstrack.data.truths import Truth
 from mstrack.errors import UserError
@@ -22,6 +21,7 @@ from mstrack.metrics.ope import SequenceScore, Summary
 from mstrack.metrics.protocols import find_protocol, metrics_of, protocol_of
 from mstrack.metrics.uncertainty import interval
 from mstrack.rawresults import RawResults, read_all, some
+from mstrack.rawresults.form import Form
 from mstrack.results import Track
 
 FOREIGN = 5

@@ -5,13 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mstrack.compare.standings import Standings, rank
 from mstrack.data.sequence import Sequence
 from mstrack.data.truths import Truth
 from mstrack.metrics.ope import SequenceScore, summarise
 from mstrack.rawresults import RawResults
 from mstrack.results import Track
 from mstrack.scoring import Scored, score_results
-from mstrack.standings import Standings, rank
 
 HOSTILE = "<script>window.hacked = 1</script>"
 LONG = "good" + "_long" * 60

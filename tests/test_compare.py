@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from mstrack.cli import app
+from mstrack.compare.files import describe_standings, find_films, format_latex, table_rows, write_comparison
+from mstrack.compare.films import POINTS, choose_films, embed_film, link_film, sample_moments
+from mstrack.compare.naming import words
+from mstrack.compare.published import published_results
+from mstrack.compare.standings import COMMON, COMPARED, EVERY, SHOWN, rank
 from mstrack.comparison import adjust_holm, compare_pairs, find_intervals
-from mstrack.comparison_files import describe_standings, find_films, format_latex, table_rows, write_comparison
 from mstrack.data.splits import read_list
 from mstrack.errors import DataWarning, UserError
-from mstrack.films import POINTS, choose_films, embed_film, link_film, sample_moments
 from mstrack.metrics.ope import per_sequence, summarise
 from mstrack.metrics.uncertainty import interval, paired_difference
-from mstrack.naming import words
-from mstrack.published_results import published_results
-from mstrack.standings import COMMON, COMPARED, EVERY, SHOWN, rank
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from contenders import COUNT, FRAMES, HOSTILE, make_frames, make_large, make_sta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mstrack.comparison_files import find_films, write_comparison
-from mstrack.comparison_page import encode_json, write_page
-from mstrack.films import embed_film, link_film, sample_moments
-from mstrack.published_results import published_results
+from mstrack.compare.files import find_films, write_comparison
+from mstrack.compare.films import embed_film, link_film, sample_moments
+from mstrack.compare.page import encode_json, write_page
+from mstrack.compare.published import published_results
 
 STYLE = Path(__file__).parents[1] / "mstrack" / "templates" / "compare.css"
 

@@ -3,13 +3,13 @@ import pytest
 from typer.testing import CliRunner
 
 from mstrack.cli import app
+from mstrack.compare.plots import CURVES, write_figures
+from mstrack.compare.standings import Standings, rank
 from mstrack.data.truths import Truth
 from mstrack.errors import UserError
-from mstrack.plots import CURVES, write_figures
 from mstrack.rawresults import RawResults
 from mstrack.results import Track
 from mstrack.scoring import score_results
-from mstrack.standings import Standings, rank
 
 pytest.importorskip("matplotlib", reason="needs the extra: pip install 'mstrack[plot]'")
 NASTY = "$\\alpha_{1}$ <b>&%"

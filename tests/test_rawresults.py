@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mstrack import filetree
-from mstrack.boxtext import LONGEST, parse_binary, parse_boxes, parse_column
 from mstrack.data.splits import read_list
 from mstrack.errors import DataWarning, UserError
-from mstrack.rawexport import FORMATS, check_name, export_paths, export_results
-from mstrack.rawlayout import locate
 from mstrack.rawresults import RawResults, read_all, read_results
+from mstrack.rawresults.export import FORMATS, check_name, export_paths, export_results
+from mstrack.rawresults.layout import locate
+from mstrack.rawresults.text import LONGEST, parse_binary, parse_boxes, parse_column
 from mstrack.results import Track, write_track
 
 NAMES = ("00141_tank_outdoor2", "boy", "car_2", "Woman-3")

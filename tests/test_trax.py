@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mstrack.errors import UserError
-from mstrack.trax import Message, format_message, parse_message, parse_path, parse_rectangle
+from mstrack.vot.trax import Message, format_message, parse_message, parse_path, parse_rectangle
 
 
 @given(st.lists(st.text()), st.dictionaries(st.from_regex(r"[A-Za-z0-9._]{1,64}", fullmatch=True), st.text()))
@@ -68,7 +68,7 @@ def test_rectangles() -> None:
 
 def test_what_else_is_printed_stays_out_of_the_messages() -> None:
     code = (
-        "import os, sys; from mstrack.trax import open_stream\n"
+        "import os, sys; from mstrack.vot.trax import open_stream\n"
         "print('before')\n"
         "with open_stream() as stream:\n"
         "    print('from Python', end='', flush=True); os.system('echo from a shell')\n"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mstrack.compare.naming import words
+from mstrack.compare.standings import COMPARED, THRESHOLDS, Standings
 from mstrack.errors import UserError
-from mstrack.naming import words
 from mstrack.registry import unknown
-from mstrack.standings import COMPARED, THRESHOLDS, Standings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mstrack.compare.naming import SPELLING
 from mstrack.comparison import Pair, compare_pairs, find_intervals
 from mstrack.data.truths import Truth, load_truths
 from mstrack.metrics.ope import NORMALISED, OVERLAPS, PIXELS, per_sequence
 from mstrack.metrics.protocols import find_protocol, protocol_of
-from mstrack.naming import SPELLING
 from mstrack.scoring import Scored, score_paths, stamp
 
 Values = NDArray[np.float64]

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mstrack.boxes import Boxes
+from mstrack.compare.films import Film, sample_moments
+from mstrack.compare.naming import words
+from mstrack.compare.published import PAPER, Published
+from mstrack.compare.standings import COMMON, COMPARED, EVERY, SHOWN, THRESHOLDS, Part, Standings
 from mstrack.comparison import TIE, Pair
-from mstrack.films import Film, sample_moments
 from mstrack.metrics.protocols import find_protocol
-from mstrack.naming import words
-from mstrack.published_results import PAPER, Published
 from mstrack.results import write_text
-from mstrack.standings import COMMON, COMPARED, EVERY, SHOWN, THRESHOLDS, Part, Standings
 
 SCRIPTS = ("", "_tables", "_charts", "_attributes", "_list", "_browser")
 """The parts of the page's script, `templates/compare*.js`, in order."""

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.boxform import Form
 from mstrack.data.splits import read_list, split_names
 from mstrack.data.truths import load_truths
 from mstrack.errors import UserError
 from mstrack.rawresults import RawResults, read_all, some
+from mstrack.rawresults.form import Form
 from mstrack.registry import unknown
 from mstrack.results import Track, write_text
 
@@ -113,7 +113,7 @@ def export_paths(
         paths: See `rawresults.read_results`.
         dataset: Whose results they are; its committed list gives the names of the sequences where it has one.
         out: The folder to write to.
-        to: One of `rawexport.FORMATS`; None: the data set's own.
+        to: One of `FORMATS`; None: the data set's own.
         split: Of the data set.
         annotations: See `load_truths`; with these or `root`, the names are those of the annotation, corners are recognised,
             and the box that a tracker was given is written where the VOT toolkit's files leave it out (else it is nan).

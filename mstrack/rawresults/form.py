@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.boxes import Boxes, from_corners, iou
-from mstrack.boxtext import BoxText
+from mstrack.rawresults.text import BoxText
 
 Form = Literal["auto", "xywh", "corners"]
 Values = NDArray[np.float64]

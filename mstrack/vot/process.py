@@ -8,7 +8,7 @@ import numpy as np
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError, warn
 from mstrack.registry import unknown
-from mstrack.trax import VERSION, Message, Stream, open_stream, parse_path, parse_rectangle
+from mstrack.vot.trax import VERSION, Message, Stream, open_stream, parse_path, parse_rectangle
 
 CHANNELS = {"rgb": ("color",), "depth": ("color", "depth"), "thermal": ("color", "ir")}
 """The toolkit's channels for each second modality; it has none for events."""

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.boxes import Boxes
-from mstrack.boxform import Form, interpret
-from mstrack.boxtext import BoxText, parse_binary, parse_boxes, parse_column
 from mstrack.data.splits import read_list, split_names
 from mstrack.errors import UserError
 from mstrack.filetree import File, is_archive, list_files
-from mstrack.rawlayout import RESULT_FOLDER, Place, locate
+from mstrack.rawresults.form import Form, interpret
+from mstrack.rawresults.layout import RESULT_FOLDER, Place, locate
+from mstrack.rawresults.text import BoxText, parse_binary, parse_boxes, parse_column
 from mstrack.registry import DATASETS
 from mstrack.results import Track
 

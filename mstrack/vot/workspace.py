@@ -18,7 +18,7 @@ from mstrack.data.sequence import Sequence
 from mstrack.data.splits import read_list, split_names
 from mstrack.errors import UserError, warn
 from mstrack.results import write_text
-from mstrack.vot import CHANNELS, check_modality
+from mstrack.vot.process import CHANNELS, check_modality
 
 INSTALL = "vot-toolkit==0.7.3 vot-trax==4.0.2 'attributee<0.1.10'"
 """What pip needs to hear: later versions of the toolkit fail on multi-start."""

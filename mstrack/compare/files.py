@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mstrack.compare.films import Film, choose_films, embed_film, link_film
+from mstrack.compare.page import write_page
+from mstrack.compare.published import PAPER, Published
+from mstrack.compare.standings import COMPARED, EVERY, SHOWN, Part, Standings
 from mstrack.comparison import Pair, judge
-from mstrack.comparison_page import write_page
 from mstrack.data import load_sequences
 from mstrack.errors import UserError, warn
-from mstrack.films import Film, choose_films, embed_film, link_film
-from mstrack.published_results import PAPER, Published
 from mstrack.registry import unknown
 from mstrack.results import write_json, write_text
 from mstrack.scoring import describe
-from mstrack.standings import COMPARED, EVERY, SHOWN, Part, Standings
 
 TABLE = ("SR", "OP50", "OP75", "PR", "NPR")
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {c: f"\\{c}" for c in "&%$#_{}"}
