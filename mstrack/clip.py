@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.data import video
+from mstrack.data.alignment import pair
 from mstrack.data.drawing import draw_frame
 from mstrack.data.events import SUFFIXES as EVENT_SUFFIXES
 from mstrack.data.events import EventFrames, recording_info, stream
-from mstrack.data.layout import list_frames, pair
+from mstrack.data.layout import list_frames
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
 from mstrack.results import Track, write_json, write_track
@@ -86,7 +87,7 @@ def open_clip(
         modality: How `aux` is read: `event`, `depth`, `thermal`.
         encoding: What is made of its files, see `images.ENCODINGS`; None: the default.
         recipe: How events become frames, see `events.recipes`.
-        missing: The tracker's policy. Unless it is `error`, the numbers of frames may differ, see `layout.pair`.
+        missing: The tracker's policy. Unless it is `error`, the numbers of frames may differ, see `alignment.pair`.
 
     Raises:
         UserError: A folder or file is missing, empty or damaged; the numbers of frames differ.

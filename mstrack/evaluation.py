@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mstrack import __version__, checkpoint
-from mstrack.data import Sequence, load_sequences
+from mstrack.data import Sequence, arguments_of, load_sequences
 from mstrack.data.sequence import check_policy
 from mstrack.data.splits import describe_list
 from mstrack.data.truths import Truth, truths_of
@@ -94,7 +94,8 @@ def evaluate(
         progress: Called with (sequences done, all, text).
         encoding: What is made of the second modality's files; None: as the checkpoint was trained.
         missing: The policy for frames without their second modality, see `sequence.fill`.
-        arguments: Further keyword arguments of the dataset function.
+        arguments: Further keyword arguments of the dataset function; a recipe for events that is not among them is the one
+            that the checkpoint was trained with.
         data_root: Where datasets are looked for; None: `$MST_DATA`, or `./data`.
         strict: Whether sequences of the split's list that are not on disk are an error rather than a warning.
         protocol: Name of the scoring convention; None: that of the dataset's published numbers.
@@ -105,12 +106,16 @@ def evaluate(
     convention = find_protocol(protocol or protocol_of(on)).name
     network = model if isinstance(model, Network) else checkpoint.load(model)
     modality, encoding = modality or trained_modality(network), encoding or trained_encoding(network)
-    sequences = list(load_sequences(on, split, root, modality, arguments, encoding, data_root))
+    given = dict(arguments or {})
+    recipe = trained_recipe(network)
+    if recipe is not None and "events" in arguments_of(on):
+        given.setdefault("events", recipe)
+    sequences = list(load_sequences(on, split, root, modality, given, encoding, data_root))
     used = describe_list(on, split, sequences)
     if strict and "of" in used:
         raise UserError(f"{used['name']}: {used['sequences']} of {used['of']} sequences can be read, and all are asked for.")
     folder = Path(out)
-    reading = {"modality": modality, "encoding": encoding, "missing": check_policy(missing), "arguments": dict(arguments or {})}
+    reading = {"modality": modality, "encoding": encoding, "missing": check_policy(missing), "dataset arguments": given}
     _claim(folder, {"dataset": on, "split": split, **reading, **_identity(network), "list": used})
     speed = track_sequences(network, sequences, folder, batch, workers, device, progress, missing)
     truths = truths_of(sequences, on, split, root, data_root)
@@ -126,6 +131,12 @@ def trained_modality(network: Network) -> str:
 def trained_encoding(network: Network) -> str | None:
     """What the second modality's files were turned into when a network was trained; None where its provenance is silent."""
     return _trained_on(network).get("encoding")
+
+
+def trained_recipe(network: Network) -> str | None:
+    """How events were made into frames when a network was trained; None where its provenance does not say one recipe."""
+    named = {source.get("arguments", {}).get("events") for source in _trained_on(network).get("train", ())}
+    return named.pop() if len(named) == 1 else None
 
 
 def _trained_on(network: Network) -> dict[str, Any]:

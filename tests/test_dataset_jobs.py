@@ -13,7 +13,7 @@ from layouts import miniature
 
 from mstrack import checkpoint
 from mstrack.data.splits import read_list
-from mstrack.errors import DataWarning
+from mstrack.errors import DataWarning, UserError
 from mstrack.evaluation import evaluate
 from mstrack.metrics.protocols import protocol_of
 from mstrack.results import read_track
@@ -171,3 +171,17 @@ def test_processes_of_torchrun_share_the_sequences(tmp_path: Path) -> None:
     both = [json.loads((tmp_path / folder / "scores.json").read_text()) for folder in ("one", "two")]
     assert both[0]["sequences"] == both[1]["sequences"] == 5
     assert both[1]["scores"] == pytest.approx(both[0]["scores"], abs=0.05)
+
+
+def test_the_recipe_for_events_is_part_of_a_result_and_comes_from_training(tmp_path: Path) -> None:
+    pytest.importorskip("dv_processing")
+    miniature("visevent", "recordings", tmp_path / "VisEvent", FRAMES, SIZE)
+    settings = recipe("visevent", "event", tmp_path / "run", tmp_path)
+    for source in settings["data"]["train"] + settings["data"]["val"]:
+        source["arguments"] = {"events": "stack3"}
+    trained = train(settings)
+    evaluate(trained, "visevent", tmp_path / "r", data_root=tmp_path)
+    stored = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert stored["dataset arguments"] == {"events": "stack3"}
+    with pytest.raises(UserError, match=r"dataset arguments: .*stack3.* there, .*voxel.* now"):
+        evaluate(trained, "visevent", tmp_path / "r", data_root=tmp_path, arguments={"events": "voxel"})

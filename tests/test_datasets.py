@@ -184,14 +184,51 @@ def test_a_frame_that_is_missing_in_one_modality_does_not_shift_the_others(tmp_p
 
 def test_surplus_frames_of_one_modality_are_ignored(tmp_path: Path) -> None:
     lasher_with(tmp_path, [f"v{n}.png" for n in (2, 3)], [f"i{n}.png" for n in range(1, 6)])
-    with pytest.warns(DataWarning, match="2 colour frames and 5 thermal frames.*the surplus is ignored"):
+    with pytest.warns(DataWarning, match=r"2 colour frames and 5 thermal frames.*3 thermal frame\(s\) are ignored"):
         (sequence,) = read("lasher", tmp_path)
     assert listing(sequence) == [("v2", "i2"), ("v3", "i3")]
 
 
 def test_frames_whose_numbers_say_nothing_are_paired_by_position(tmp_path: Path) -> None:
-    lasher_with(tmp_path, ["11.png", "12.png", "13.png"], ["1.png", "2.png"])
+    lasher_with(tmp_path, ["a1b.png", "a2b.png", "c1d.png"], ["x.png", "y.png"])
     with pytest.warns(DataWarning, match="3 colour frames and 2 thermal frames, paired by position: the last 1 lack"):
+        (sequence,) = read("lasher", tmp_path)
+    assert listing(sequence) == [("a1b", "x"), ("a2b", "y"), ("c1d", "-")]
+
+
+def test_modalities_that_count_from_different_numbers(tmp_path: Path) -> None:
+    """LasHeR's renamed colour frames from 0, its original thermal ones from 1, the last of them lost."""
+    lasher_with(tmp_path, [f"{n:06d}.png" for n in range(5)], [f"i_{n:05d}.png" for n in range(1, 5)])
+    with pytest.warns(DataWarning, match=r"frame\(s\) 4 lack theirs"):
+        (sequence,) = read("lasher", tmp_path)
+    assert listing(sequence)[1:4] == [("000001", "i_00002"), ("000002", "i_00003"), ("000003", "i_00004")]
+
+
+def test_as_many_frames_with_different_gaps_are_paired_by_number(tmp_path: Path) -> None:
+    lasher_with(tmp_path, [f"v{n}.png" for n in (1, 2, 4, 5)], [f"i{n}.png" for n in (1, 2, 3, 5)])
+    with pytest.warns(DataWarning) as caught:
+        (sequence,) = read("lasher", tmp_path)
+    assert any("frame(s) 4 lack theirs, 1 thermal frame(s) are ignored" in str(note.message) for note in caught)
+    assert listing(sequence) == [("v1", "i1"), ("v2", "i2"), ("v4", "-"), ("v5", "i5")]
+
+
+def test_a_lost_colour_frame_takes_its_box_along(tmp_path: Path) -> None:
+    made = build(tree_of("lasher", "as released"), tmp_path, first_of("lasher"))
+    name = first_of("lasher")[0]
+    (tmp_path / name / "visible" / "v_00003.jpg").unlink()
+    with pytest.warns(DataWarning, match="1 of 6 colour frames are missing; by the numbers"):
+        (sequence,) = read("lasher", tmp_path)
+    np.testing.assert_array_equal(sequence.boxes, np.delete(made[name], 2, axis=0))
+    assert [Path(str(aux)).stem for aux in sequence.aux] == [f"i_{n:05d}" for n in (1, 2, 4, 5, 6)]
+    boxes = tmp_path / name / "init.txt"
+    boxes.write_text(boxes.read_text() + "1,2,3,4\n5,6,7,8\n")
+    with pytest.warns(DataWarning, match="which belong together is not known; the sequence is left out"):
+        assert read("lasher", tmp_path) == []
+
+
+def test_frames_that_count_from_elsewhere_keep_their_order(tmp_path: Path) -> None:
+    lasher_with(tmp_path, ["11.png", "12.png", "13.png"], ["1.png", "2.png"])
+    with pytest.warns(DataWarning, match=r"3 colour frames and 2 thermal frames.*frame\(s\) 13 lack theirs"):
         (sequence,) = read("lasher", tmp_path)
     assert listing(sequence) == [("11", "1"), ("12", "2"), ("13", "-")]
 

@@ -13,10 +13,20 @@ from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
 from mstrack.registry import DATASETS, resolve
 
-__all__ = ["Frame", "Sequence", "load_sequences"]
+__all__ = ["Frame", "Sequence", "arguments_of", "load_sequences"]
 
 OWN = "own"
 """The dataset that reads a user's own folder."""
+
+
+def arguments_of(name: str) -> list[str]:
+    """The names of the arguments that a dataset function takes besides root and split; see `load_sequences` for the name."""
+    return list(inspect.signature(resolve("datasets", _function_name(name))).parameters)[2:]
+
+
+def _function_name(name: str) -> str:
+    own = name not in DATASETS and ":" not in name and Path(name).is_dir()
+    return OWN if own else name
 
 
 def load_sequences(
@@ -43,7 +53,7 @@ def load_sequences(
     Raises:
         UserError: Unknown name or argument, no such folder, or what the dataset finds wrong with it.
     """
-    if name not in DATASETS and ":" not in name and Path(name).is_dir():
+    if _function_name(name) != name:
         name, root = OWN, Path(name)
     function = resolve("datasets", name)
     given = dict(arguments or {})

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from mstrack.data.alignment import has_gaps, match_rows, pair
 from mstrack.data.annotations import usable
 from mstrack.data.images import SUFFIXES, FrameFile
 from mstrack.data.sequence import Sequence
@@ -229,7 +230,10 @@ def assemble(
 ) -> Sequence | None:
     """A `Sequence` from what lies on disk; what does not fit together is dealt with as follows, with a warning.
 
-    - Modalities are paired by `pair`.
+    - Modalities are paired by `alignment.pair`.
+    - Where colour frames are missing in the middle and the annotation has a row for each of them, the rows are matched by
+      the numbers in the names; where it has another number of rows, nobody knows which belong together, and the sequence is
+      left out.
     - Frames beyond the annotation, and boxes beyond the frames, are left out. A single box is the start of a sequence whose
       annotation is not public: its other boxes are NaN and not valid.
     - Flags that are missing count as present.
@@ -247,9 +251,23 @@ def assemble(
         aux_boxes: (l, 4) boxes in the second modality, or None.
 
     Returns:
-        The sequence; None, with a warning, where no frame has a target.
+        The sequence; None, with a warning, where no frame has a target, or boxes and frames cannot be matched.
     """
     frames = len(rgb)
+    if len(boxes) not in (1, frames) and has_gaps(rgb):
+        rows = match_rows(rgb, len(boxes))
+        if rows is None:
+            text = f"{len(boxes)} boxes for {frames} frames whose numbers have gaps: which belong together is not known"
+            warn(name, "gap", f"{text}; the sequence is left out.")
+            return None
+        lost = len(boxes) - frames
+        text = f"{lost} of {len(boxes)} colour frames are missing; by the numbers in the names, their boxes are left out."
+        warn(name, "gap", text)
+        if present is not None and len(present) == len(boxes):
+            present = present[rows]
+        if aux_boxes is not None and len(aux_boxes) == len(boxes):
+            aux_boxes = aux_boxes[rows]
+        boxes = boxes[rows]
     if aux is not None:
         aux = pair(name, rgb, aux, modality)
     if len(boxes) == 1 and frames > 1:
@@ -284,42 +302,6 @@ def assemble(
     )
     start = int(np.argmax(valid))
     return whole.cut(start, length) if start else whole
-
-
-def pair(name: str, rgb: List[FrameFile], aux: List[FrameFile | None], modality: str) -> List[FrameFile | None]:
-    """The second modality's frame for each colour frame: by position; where the counts differ, by number if that is possible.
-
-    It is possible where both are files, and the numbers of the fewer all occur among those of the more: then a frame that is
-    missing in the middle does not shift the ones behind it. A warning names the sequence, the counts and what was done.
-
-    Returns:
-        As many frames as `rgb`, None where the second modality has none.
-    """
-    if len(rgb) == len(aux):
-        return aux
-    text = f"{len(rgb)} colour frames and {len(aux)} {modality} frames"
-    numbered = _by_number(aux)
-    wanted = _by_number(rgb)
-    fewer, more = sorted((wanted, numbered), key=len)
-    if len(wanted) == len(rgb) and len(numbered) == len(aux) and fewer.keys() <= more.keys():
-        paired: List[FrameFile | None] = [numbered.get(number) for number in wanted]
-        lacking = [number for number in wanted if number not in numbered]
-        rest = f"frame(s) {', '.join(map(str, lacking[:5]))} lack theirs" if lacking else "the surplus is ignored"
-        warn(name, "pairs", f"{text}, paired by the numbers in their names: {rest}.")
-        return paired
-    rest = f"the last {len(rgb) - len(aux)} lack theirs" if len(aux) < len(rgb) else "the surplus is ignored"
-    warn(name, "pairs", f"{text}, paired by position: {rest}.")
-    return aux[: len(rgb)] if len(aux) > len(rgb) else [*aux, *[None] * (len(rgb) - len(aux))]
-
-
-def _by_number(files: List[FrameFile | None]) -> dict[int, FrameFile | None]:
-    """Files by the last number in their names; without those that have none, and one of those that share it."""
-    found: dict[int, FrameFile | None] = {}
-    for file in files:
-        digits = re.findall(r"\d+", getattr(file, "stem", ""))
-        if digits:
-            found[int(digits[-1])] = file
-    return found
 
 
 def describe_tree(tree: Tree) -> str:
