@@ -12,7 +12,7 @@ import pytest
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
-GROUPS = ("config", "data")
+GROUPS = ("config", "data", "vot")
 """Commands that have commands of their own."""
 MST = [line for line in COMMANDS if line.startswith("mst ")]
 
