@@ -18,6 +18,7 @@ from mstrack.data.cropbuild import Built, build
 from mstrack.data.pairs import Group, Pairing
 from mstrack.data.sampling import Batch, PairDataset, vary
 from mstrack.data.splits import describe_list
+from mstrack.data.stills import Stills
 from mstrack.errors import UserError, warn
 from mstrack.losses import tracking_losses
 from mstrack.models import create_model
@@ -109,11 +110,14 @@ def cache_crops(
     verify: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Built:
-    """Keep the annotated regions of a configuration's training and validation data in a folder, see `cropbuild.build`."""
+    """Keep the annotated regions of a configuration's training and validation data in a folder, see `cropbuild.build`.
+
+    Stills (COCO) are left out, and read from the dataset: each is drawn a few times in a whole training.
+    """
     with torch.device("meta"):
         network = create_model(config.model.name, **config.model.arguments)
     footage = read_sources([*config.data.train, *config.data.val], config)
-    sequences = [sequence for _, part in footage for sequence in part]
+    sequences = [sequence for _, part in footage if not isinstance(part, Stills) for sequence in part]
     report = None if progress is None else lambda done, total: progress(done, total, "")
     scaled = config.data.scaled_decode
     return build(sequences, build_pairing(config, network), folder, max_bytes, workers, report, verify=verify, scaled=scaled)

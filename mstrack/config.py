@@ -54,7 +54,8 @@ class DataConfig(Section):
     max_gap: int = Field(200, ge=1, description="largest distance of template and search frame")
     min_frames: int = Field(20, ge=2, description="shorter videos are left out; stills, of one frame, are not")
     missing: Literal["error", "zero", "copy", "last"] = Field(
-        "error", description="a frame without its second modality: not drawn; zeros; the colours; its last earlier frame"
+        "error",
+        description="a frame without its second modality: not drawn, with a warning; zeros; colours; its last earlier frame",
     )
     reject_padding: bool = Field(False, description="draw again where a crop is all padding, as OSTrack does")
     template_jitter: Jitter = Jitter()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pickle
 from pathlib import Path
 
 import cv2
@@ -10,14 +11,17 @@ import natural_scenes
 import numpy as np
 import pytest
 
+from mstrack import assembly
+from mstrack.config import load_config
 from mstrack.data import cropcache
 from mstrack.data.augment import NONE, Augmentation
 from mstrack.data.cropbuild import build
 from mstrack.data.cropcache import CropCache
 from mstrack.data.crops import Square
-from mstrack.data.pairs import Pairing
+from mstrack.data.pairs import Group, Pairing
 from mstrack.data.sampling import PairDataset, batches_of, load_batches
 from mstrack.data.sequence import Sequence
+from mstrack.data.stills import Stills
 from mstrack.errors import UserError
 
 PAIRING = Pairing(template_size=32, search_size=64, min_frames=5)
@@ -128,8 +132,8 @@ def test_loading_processes_read_the_same(scenes: list[Sequence], cache: Path) ->
 
 # ---------------------------------------------------------------- tiles
 def test_any_part_of_the_tiles_is_that_part_of_the_frame(tmp_path: Path) -> None:
-    scene = natural_scenes.make_sequence(tmp_path, 9, frames=1, size=(401, 299), modality="depth")
-    wide = dataclasses.replace(scene, boxes=np.array([[150.0, 100, 100, 100]]))
+    scene = natural_scenes.make_sequence(tmp_path, 9, frames=2, size=(401, 299), modality="depth")
+    wide = dataclasses.replace(scene, boxes=np.array([[150.0, 100, 100, 100]] * 2))
     build([wide], PAIRING, tmp_path / "crops", scaled=False)
     tiles = CropCache(tmp_path / "crops").find(wide, 0, 1)
     assert tiles is not None
@@ -144,8 +148,8 @@ def test_any_part_of_the_tiles_is_that_part_of_the_frame(tmp_path: Path) -> None
 
 
 def test_the_border_of_what_is_kept(tmp_path: Path) -> None:
-    scene = natural_scenes.make_sequence(tmp_path, 9, frames=1, size=(900, 700), modality="depth")
-    small = dataclasses.replace(scene, boxes=np.array([[440.0, 340, 20, 20]]))
+    scene = natural_scenes.make_sequence(tmp_path, 9, frames=2, size=(900, 700), modality="depth")
+    small = dataclasses.replace(scene, boxes=np.array([[440.0, 340, 20, 20]] * 2))
     margin = build([small], PAIRING, tmp_path / "crops").margin
     tiles = CropCache(tmp_path / "crops").find(small, 0, 0)
     assert tiles is not None
@@ -185,11 +189,11 @@ def test_what_is_there_is_left_and_what_changed_is_made_anew(tmp_path: Path) -> 
 
     middle = Path(str(scenes[1].rgb[2]))
     cv2.imwrite(str(middle), natural_scenes.make_image(np.random.default_rng(9), 320, 240))
-    with pytest.raises(UserError, match=r"sequence 'scene1': .* made from files that have changed"):
-        CropCache(folder).find(scenes[1], 0, 0)
+    with pytest.raises(UserError, match=rf"sequence 'scene1', frame 2: .*{middle.name} has changed"):
+        CropCache(folder).find(scenes[1], 2, 0)
     again = build(scenes, PAIRING, folder)
     assert (again.made, again.kept) == (1, 2)
-    assert CropCache(folder).find(scenes[1], 0, 0) is not None
+    assert CropCache(folder).find(scenes[1], 2, 0) is not None
     wider = build(scenes, dataclasses.replace(PAIRING, search_jitter=(4.0, 0.25)), folder)
     narrower = build(scenes, PAIRING, folder)
     assert (wider.made, narrower.made) == (3, 0)
@@ -224,8 +228,55 @@ def test_the_disk_is_bounded(scenes: list[Sequence], tmp_path: Path, workers: in
     left = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     assert sum(left) <= limit
     assert not list(folder.glob(".half-*"))
-    assert all((path / "about.json").exists() for path in folder.iterdir())
+    assert all((path / "about.json").exists() for path in folder.iterdir() if path.is_dir())
     build(scenes, PAIRING, folder, max_bytes=4 * one)
+
+
+def test_a_second_build_in_the_folder_is_refused(scenes: list[Sequence], tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def begin_another(done: int, total: int) -> None:
+        with pytest.raises(UserError, match="another `mst data cache` is under way in") as found:
+            build(scenes, PAIRING, tmp_path)
+        refused.append(str(found.value))
+
+    assert build(scenes, PAIRING, tmp_path, workers=2, progress=begin_another).made == 3
+    assert len(refused) == 3
+    assert str(tmp_path) in refused[0]
+    assert build(scenes, PAIRING, tmp_path).kept == 3  # and after an end of any kind it is free
+
+
+def test_stills_are_neither_kept_nor_looked_for(
+    scenes: list[Sequence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Path(str(scenes[0].rgb[0]))
+    stills = Stills(image.parent, [image.name], np.zeros(2, np.int32), np.array([[1, 1], [1, 2]]), scenes[0].boxes[:2])
+    built = build([*scenes[:1], *stills], PAIRING, tmp_path)
+    assert (built.made, built.kept) == (1, 0)
+    assert len(list(tmp_path.glob("*/about.json"))) == 1
+    monkeypatch.setattr(cropcache, "open_entry", None)
+    dataset = PairDataset([Group(stills)], dataclasses.replace(PAIRING, modalities=1), NONE, crops=tmp_path)
+    assert {dataset.sample(0, index)[-1] for index in range(10)} == {"1-1", "1-2"}
+
+
+def test_stills_of_a_recipe_are_not_even_made(scenes: list[Sequence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Path(str(scenes[0].rgb[0]))
+    stills = Stills(image.parent, [image.name], np.zeros(2, np.int32), np.array([[1, 1], [1, 2]]), scenes[0].boxes[:2])
+    config = load_config("mst-tiny-thermal")
+    footage = [assembly.Footage(config.data.train[0], part) for part in (stills, scenes)]
+    monkeypatch.setattr(assembly, "read_sources", lambda sources, config: footage)
+    monkeypatch.setattr(Stills, "__getitem__", None)
+    assert assembly.cache_crops(config, tmp_path, 1e9).made == 3
+
+
+def test_a_cache_holds_on_to_no_sequence(scenes: list[Sequence], cache: Path) -> None:
+    crops = CropCache(cache)
+    for _ in range(20):
+        drawn = dataclasses.replace(scenes[0])
+        assert crops.find(drawn, 0, 0) is not None
+    assert len(crops._entries) == 1
+    again = pickle.loads(pickle.dumps(crops))  # for processes that are spawned
+    assert (again.folder, again.verify, len(again._entries)) == (cache, False, 0)
 
 
 def test_workers_make_the_same_files(scenes: list[Sequence], cache: Path, tmp_path: Path) -> None:
@@ -244,6 +295,55 @@ def test_an_image_that_cannot_be_read_is_named(scenes: list[Sequence], tmp_path:
 
 
 # ---------------------------------------------------------------- damage
+@pytest.mark.parametrize("modality", [0, 1])
+def test_every_changed_file_is_noticed_where_it_is_used(tmp_path: Path, modality: int) -> None:
+    scene = natural_scenes.make_sequence(tmp_path, 4, frames=6)
+    build([scene], PAIRING, tmp_path / "crops")
+    path = Path(str((scene.rgb, scene.aux or ())[modality][1]))
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    crops = CropCache(tmp_path / "crops")
+    for index in range(6):
+        for part in (0, 1):
+            if (index, part) == (1, modality):
+                with pytest.raises(UserError, match=rf"'scene4', frame 1: .*{path.name} has changed .* `mst data cache` again"):
+                    crops.find(scene, index, part)
+            else:
+                assert crops.find(scene, index, part) is not None
+    dataset = PairDataset([([scene],)], PAIRING, NONE, crops=tmp_path / "crops")
+    with pytest.raises(UserError, match=rf"{path.name} has changed"):
+        list(load_batches(dataset, 0, batches_of(30, 10), workers=0))
+    assert build([scene], PAIRING, tmp_path / "crops").made == 1
+    list(load_batches(PairDataset([([scene],)], PAIRING, NONE, crops=tmp_path / "crops"), 0, batches_of(30, 10), workers=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A frame of a recording."""
+
+    source: Path
+    times: tuple[Path, ...]
+    image: str
+
+    def decode(self, flags: int) -> np.ndarray:
+        return np.asarray(cv2.imread(self.image, flags))
+
+
+@pytest.mark.parametrize("name", ["recording", "times"])
+def test_a_changed_recording_is_noticed_in_each_of_its_frames(scenes: list[Sequence], tmp_path: Path, name: str) -> None:
+    for part in ("recording", "times"):
+        (tmp_path / part).write_text(part)
+    frames = [Reference(tmp_path / "recording", (tmp_path / "times",), str(file)) for file in scenes[0].aux or ()]
+    rendered = dataclasses.replace(scenes[0], aux=frames, modality="event")
+    build([rendered], PAIRING, tmp_path / "crops")
+    assert CropCache(tmp_path / "crops").find(rendered, 3, 1) is not None
+    (tmp_path / name).write_text("longer than it was")
+    for index in range(6):
+        with pytest.raises(UserError, match=rf"frame {index}: .*recording.* has changed"):
+            CropCache(tmp_path / "crops").find(rendered, index, 1)
+        assert CropCache(tmp_path / "crops").find(rendered, index, 0) is not None
+
+
 def damaged(cache: Path, scenes: list[Sequence], folder: Path) -> Path:
     """A copy of an entry's file, to be spoilt."""
     source = place(cache, scenes[0])

@@ -1,6 +1,8 @@
 """Training pairs: their law of drawing, their geometry, and that nothing but (seed, epoch, index) decides."""
 
 import dataclasses
+import re
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from mstrack.data.pairs import Candidate, Group, Pairing, candidates, draw_frame
 from mstrack.data.sampling import Batch, PairDataset, batches_of, load_batches
 from mstrack.data.sequence import Sequence
 from mstrack.data.stills import Stills
-from mstrack.errors import UserError
+from mstrack.errors import DataWarning, UserError
 
 PAIRING = Pairing(template_size=32, search_size=64, min_frames=5)
 STRONG = Augmentation(photometric=0.3, modality_dropout=0.5, grayscale=0.5)
@@ -177,7 +179,8 @@ def test_a_still_is_template_and_search(scene: Sequence, monkeypatch: pytest.Mon
 
 
 def test_many_stills_are_made_when_they_are_drawn(scene: Sequence) -> None:
-    folder, name = Path(scene.rgb[0]).parent, Path(scene.rgb[0]).name
+    image = Path(str(scene.rgb[0]))
+    folder, name = image.parent, image.name
     boxes = np.array([[10.0, 10, 30, 30], [5, 5, 4, 40], [60, 40, 50, 30]])
     stills = Stills(folder, [name], np.zeros(3, np.int32), np.array([[1, 1], [1, 2], [1, 3]]), boxes)
     pairing = Pairing(template_size=32, search_size=64, modalities=1)
@@ -357,6 +360,44 @@ def test_the_policy_error_names_frame_and_reason(gaps: Sequence, index: int, rea
     cut = [cutting.Cut(np.array([100.0, 80, 50, 40]), 4.0, 64)]
     with pytest.raises(UserError, match=rf"sequence 'scene0', frame {index}: .*{reason}"):
         cutting.Cutter("error", 0, False, None).cut(gaps, index, cut, [True, True])
+
+
+def test_frames_that_turn_out_to_lack_their_second_modality_are_drawn_again(scene: Sequence, gaps: Sequence) -> None:
+    """Dead, or gone: no reader knew. They are left out as bounded and as reproducibly as all else, and it is said once."""
+    assert scene.aux is not None
+    assert gaps.aux is not None
+    partly = dataclasses.replace(scene, name="partly", aux=[scene.aux[0], *gaps.aux[1:3], *scene.aux[3:]])
+    plan = batches_of(48, 8)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        batches = list(load_batches(PairDataset([([partly, scene],)], PAIRING, NONE), 0, plan, workers=0))
+    found = [w.message for w in caught if isinstance(w.message, DataWarning)]
+    assert [(w.sequence, w.kind) for w in found] == [("partly", "missing")]
+    assert re.search("does not exist|the same value everywhere", found[0].text)
+    assert all(batch.keep.all() for batch in batches)
+    assert {name for batch in batches for name in batch.names} == {"partly", "scene0"}
+    others = list(load_batches(PairDataset([([partly, scene],)], PAIRING, NONE), 0, plan, workers=2))
+    assert all(equal(a, b) for a, b in zip(batches, others, strict=True))
+
+
+@pytest.mark.parametrize(("at", "reason"), [(1, "has the same value everywhere"), (2, r"gone\.jpg does not exist")])
+def test_where_nothing_can_be_drawn_the_sequence_and_the_reason_are_named(gaps: Sequence, at: int, reason: str) -> None:
+    assert gaps.aux is not None
+    without = dataclasses.replace(gaps, aux=[gaps.aux[at]] * len(gaps))
+    with (
+        pytest.warns(DataWarning, match=reason),
+        pytest.raises(UserError, match=rf"100 tries, the last in sequence 'scene0': .*{reason}.* \(data\.missing=zero"),
+    ):
+        PairDataset([([without],)], PAIRING, NONE).sample(0, 0)
+
+
+def test_a_truncated_second_modality_is_never_drawn_again(scene: Sequence, tmp_path: Path) -> None:
+    assert scene.aux is not None
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(Path(str(scene.aux[0])).read_bytes()[:300])
+    broken = dataclasses.replace(scene, aux=[cut, *scene.aux[1:]])
+    with pytest.raises(UserError, match=r"cut\.jpg is truncated"):
+        list(load_batches(PairDataset([([broken],)], PAIRING, NONE), 0, batches_of(48, 8), workers=0))
 
 
 # ---------------------------------------------------------------- what goes wrong

@@ -1,5 +1,6 @@
 """Making the cache of crops (`cropcache.py`): in parallel, resumable, within a bounded number of bytes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -28,13 +29,18 @@ from mstrack.data.cropcache import (
     identify,
     name_entry,
     read_about,
-    sample_frames,
+    stamp,
 )
 from mstrack.data.imagefiles import FrameFile, jpeg_header
 from mstrack.data.images import Picture, open_reduced
 from mstrack.data.pairs import Extent, Pairing, find_extent
 from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on every system; without it nobody notices that two builds work in one folder
+    fcntl = None  # type: ignore[assignment]
 
 SHARE = 0.98
 """Of the crops, how many lie within what is kept (the others are read from the dataset)."""
@@ -69,10 +75,10 @@ def build(
 ) -> Built:
     """Make the cache of some sequences; those that it holds already are left as they are if their files have not changed.
 
-    A sequence is there whole or not at all. One build at a time in a folder: what another left half-made is removed.
+    A sequence is there whole or not at all. One build at a time in a folder: what an earlier one left half-made is removed.
 
     Args:
-        sequences: Of any dataset; sources of the training.
+        sequences: Of any dataset; sources of the training. Those of one frame (`Stills`) are left out, and not counted.
         pairing: Whose crops should be found; jitter and factors decide how much is kept around a box.
         folder: The cache.
         max_bytes: Of the whole folder.
@@ -84,30 +90,32 @@ def build(
             `data.scaled_decode` off reads such frames from the dataset.
 
     Raises:
-        UserError: It does not fit (says how many sequences do, and they stay), or a file cannot be read or written.
+        UserError: It does not fit (says how many sequences do, and they stay), a file cannot be read or written, or another
+            build is under way in the folder.
     """
     extent = find_extent(pairing, share)
     plan = _Plan(pairing.modalities, extent, scaled)
-    wanted = {name_entry(sequence): sequence for sequence in sequences}
+    wanted = {name_entry(sequence): sequence for sequence in sequences if len(sequence) > 1}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for half in folder.glob(".half-*"):
-            shutil.rmtree(half)
-        todo = {key: s for key, s in wanted.items() if not _is_finished(folder / key, s, plan, verify)}
-        for key in todo:
-            shutil.rmtree(folder / key, ignore_errors=True)
-        budget = _Budget(max_bytes, sum(path.stat().st_size for path in folder.glob("*/*") if path.is_file()))
-        kept = len(wanted) - len(todo)
-        with ThreadPoolExecutor(workers or _cores()) as pool:
-            jobs = [pool.submit(_make, s, plan, folder / key, budget) for key, s in todo.items()]
-            try:
-                for done, job in enumerate(as_completed(jobs), kept + 1):
-                    job.result()
-                    if progress is not None:
-                        progress(done, len(wanted))
-            finally:  # after an error, or an interruption, the rest is not begun and what is begun stops
-                budget.stopped = True
-                pool.shutdown(wait=True, cancel_futures=True)
+        with _alone(folder):
+            for half in folder.glob(".half-*"):
+                shutil.rmtree(half)
+            todo = {key: s for key, s in wanted.items() if not _is_finished(folder / key, s, plan, verify)}
+            for key in todo:
+                shutil.rmtree(folder / key, ignore_errors=True)
+            budget = _Budget(max_bytes, sum(path.stat().st_size for path in folder.glob("*/*") if path.is_file()))
+            kept = len(wanted) - len(todo)
+            with ThreadPoolExecutor(workers or _cores()) as pool:
+                jobs = [pool.submit(_make, s, plan, folder / key, budget) for key, s in todo.items()]
+                try:
+                    for done, job in enumerate(as_completed(jobs), kept + 1):
+                        job.result()
+                        if progress is not None:
+                            progress(done, len(wanted))
+                finally:  # after an error, or an interruption, the rest is not begun and what is begun stops
+                    budget.stopped = True
+                    pool.shutdown(wait=True, cancel_futures=True)
     except _FullError as error:
         done = sum((folder / key / "about.json").is_file() for key in wanted)
         raise UserError(
@@ -117,6 +125,24 @@ def build(
     except OSError as error:
         raise UserError(f"the crop cache {folder} cannot be written: {error}.") from error
     return Built(len(todo), kept, budget.used, extent.margin, 1 - share)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other builds out of a folder.
+
+    Raises:
+        UserError: One is under way there.
+    """
+    with (folder / ".lock").open("w") as handle:
+        if fcntl:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another `mst data cache` is under way in {folder}: wait until it is done, or name another folder."
+                ) from error
+        yield
 
 
 class _Plan(NamedTuple):
@@ -156,7 +182,7 @@ def _is_finished(place: Path, sequence: Sequence, plan: _Plan, verify: bool) -> 
         and about["modalities"] >= _count(sequence, plan.modalities)
         and about["margin"] >= plan.extent.margin
         and about["shrinkage"] <= (plan.extent.shrinkage if plan.scaled else 0)
-        and about["identity"] == identify(sequence, range(len(sequence)))
+        and about["identity"] == identify(sequence)
         and find_damage(place, about, verify) is None
     )
 
@@ -169,7 +195,7 @@ def _make(sequence: Sequence, plan: _Plan, place: Path, budget: _Budget) -> None
         digest = hashlib.sha256()
         count = _count(sequence, plan.modalities)
         table = np.zeros((len(sequence), count), dtype=RECORD)
-        identity = identify(sequence, range(len(sequence)))
+        identity = identify(sequence)
         with (half / "crops.bin").open("wb") as file:
 
             def write(data: bytes) -> None:
@@ -197,7 +223,6 @@ def _make(sequence: Sequence, plan: _Plan, place: Path, budget: _Budget) -> None
             "bytes": written,
             "sha256": digest.hexdigest(),
             "identity": identity,
-            "samples": identify(sequence, sample_frames(sequence)),
         }
         text = json.dumps(about, indent=1)
         budget.take(len(text))
@@ -216,6 +241,7 @@ def _encode(sequence: Sequence, index: int, modality: int, plan: _Plan) -> tuple
         (sequence.rgb, "rgb", None) if not modality else (sequence.aux, sequence.modality, sequence.encoding)
     )
     file = files[index] if files is not None else None
+    made_of = stamp(file)  # before it is read: a change in between is noticed
     x, y, w, h = sequence.boxes[index]
     target = float(np.sqrt(w * h))
     shrinks = target * plan.extent.shrinkage if plan.scaled else 0
@@ -240,7 +266,7 @@ def _encode(sequence: Sequence, index: int, modality: int, plan: _Plan) -> tuple
             tiles.append(zlib.compress(tile.data, 1) if codec == ZLIB else cv2.imencode(".jpg", tile, options)[1].tobytes())
     lengths = np.array([len(tile) for tile in tiles], dtype="<u4").tobytes()
     channels = raw.shape[2] if raw.ndim == 3 else 1
-    fields = (*picture.shape, row, column, rows, columns, by, channels, codec, FINISHES.index(picture.finish))
+    fields = (made_of, *picture.shape, row, column, rows, columns, by, channels, codec, FINISHES.index(picture.finish))
     return fields, lengths + b"".join(tiles)
 
 

@@ -1,7 +1,8 @@
 """The cache of crops: around every annotated box, the part of the frame that training crops are cut from, in small tiles.
 
 Tiles lie on a fixed grid, and a crop decodes those that it touches. JPEG frames are kept as JPEG of quality 95, depth and
-event frames without loss, all before their colours are made (`images.Picture`). What a cache lacks is read from the dataset.
+event frames without loss, all before their colours are made (`images.Picture`). What a cache lacks is read from the dataset,
+and sequences of one frame always: a still is drawn too seldom to be worth a folder.
 
     FOLDER/<key of the sequence>/crops.bin    tiles of each frame behind their lengths, then a table of frames
     FOLDER/<key of the sequence>/about.json   what it was made from, its size and its SHA-256
@@ -11,8 +12,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import weakref
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,16 +30,17 @@ from mstrack.data.roots import cache_root
 from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError
 
-VERSION = 1
+VERSION = 2
 TILE = 128
 """Side of a tile in pixels, a multiple of the blocks of JPEG files: 16."""
 RECORD = np.dtype(
-    [("offset", "<u8")]
+    [(name, "<u8") for name in ("offset", "stamp")]
     + [(name, "<u2") for name in ("height", "width", "row", "column", "rows", "columns")]
     + [(name, "u1") for name in ("reduction", "channels", "codec", "finish")]
 )
-"""A frame: where its tiles lie in the file; its size; their first row and column and their numbers (0: none); whether the
-frame was decoded at a fraction of its size (1, 2, 4, 8), which the tiles are of; and how they are made and to be coloured."""
+"""A frame: where its tiles lie in the file; size and time of its own file (`stamp`); its size; the first row and column of its
+tiles and their numbers (0: none); whether it was decoded at a fraction of its size (1, 2, 4, 8), which the tiles are of; and
+how they are made and to be coloured."""
 JPEG, ZLIB = range(2)
 FINISHES = (reverse_channels, repeat_channel, colour_jet, keep_channels)
 
@@ -54,7 +57,7 @@ class Tiles:
 
     def __init__(self, path: Path, record: NDArray[Any], where: str) -> None:
         self._path, self._where = path, where
-        self._offset, *numbers, channels, self._codec, finish = (int(value) for value in record.tolist())
+        self._offset, _, *numbers, channels, self._codec, finish = (int(value) for value in record.tolist())
         height, width, self._row, self._column, self._rows, self._columns, self.reduction = numbers
         self.size = height, width
         self.finish = FINISHES[finish]
@@ -141,41 +144,62 @@ class CropCache:
 
     def __init__(self, folder: Path, verify: bool = False) -> None:
         self.folder, self.verify = folder, verify
-        self._entries: dict[int, tuple[Sequence, Entry | None]] = {}
+        self._entries: dict[int, tuple[weakref.ref[Sequence], Entry | None]] = {}
+
+    def __reduce__(self) -> tuple[type["CropCache"], tuple[Path, bool]]:
+        return CropCache, (self.folder, self.verify)
 
     def find(self, sequence: Sequence, index: int, modality: int) -> Tiles | None:
         """What is kept of a frame: of its colours (modality 0) or of the second modality (1).
 
         Raises:
-            UserError: The sequence is kept, but damaged, or made from other files.
+            UserError: The sequence is kept, but damaged, or the file of this frame has changed since.
         """
-        if id(sequence) not in self._entries:
-            self._entries[id(sequence)] = sequence, open_entry(self.folder, sequence, self.verify)
-        entry = self._entries[id(sequence)][1]
+        entry = self._find_entry(sequence) if len(sequence) > 1 else None
         if entry is None or modality >= entry.modalities:
             return None
+        where = f"sequence '{sequence.name}', frame {index}"
+        record = _read_record(entry, index * entry.modalities + modality, where)
+        if not record["rows"]:
+            return None
+        files = sequence.aux if modality else sequence.rgb
+        source = None if files is None else files[index]
+        if stamp(source) != record["stamp"]:
+            problem = f"{source} has changed since it was made"
+            raise UserError(f"{where}: crop cache {entry.path.parent}: {problem}. Run `mst data cache` again.")
+        return Tiles(entry.path, record, where)
+
+    def _find_entry(self, sequence: Sequence) -> Entry | None:
+        """A sequence's place, looked for once in its life."""
+        key, entries = id(sequence), self._entries
+        if key not in entries:
+            entry = open_entry(self.folder, sequence, self.verify)
+            entries[key] = weakref.ref(sequence, lambda _: entries.pop(key, None)), entry
+        return entries[key][1]
+
+
+def _read_record(entry: Entry, number: int, where: str) -> NDArray[Any]:
+    try:
         file = os.open(entry.path, os.O_RDONLY)
         try:
-            data = os.pread(file, RECORD.itemsize, entry.table + RECORD.itemsize * (index * entry.modalities + modality))
+            return np.frombuffer(os.pread(file, RECORD.itemsize, entry.table + RECORD.itemsize * number), RECORD)[0]
         finally:
             os.close(file)
-        record = np.frombuffer(data, RECORD)[0]
-        return Tiles(entry.path, record, f"sequence '{sequence.name}', frame {index}") if record["rows"] else None
+    except (OSError, ValueError, IndexError) as error:
+        raise UserError(f"{where}: {entry.path} is damaged ({error}): run `mst data cache` again.") from error
 
 
 def open_entry(folder: Path, sequence: Sequence, verify: bool = False) -> Entry | None:
-    """A sequence's place in the cache, or None; its size, and its first, middle and last source files are compared.
+    """A sequence's place in the cache, or None; the size of its file is compared.
 
     Raises:
-        UserError: It is there, but damaged, or made from other files.
+        UserError: It is there, but damaged.
     """
     place = folder / name_entry(sequence)
     about = read_about(place)
     if about is None:
         return None
     problem = find_damage(place, about, verify)
-    if problem is None and about["samples"] != identify(sequence, sample_frames(sequence)):
-        problem = "it was made from files that have changed since"
     if problem is not None:
         raise UserError(f"sequence '{sequence.name}': crop cache {place}: {problem}. Run `mst data cache` again.")
     return Entry(place / "crops.bin", about["table"], about["modalities"])
@@ -220,27 +244,31 @@ def name_entry(sequence: Sequence) -> str:
     return key.hexdigest()[:24]
 
 
-def sample_frames(sequence: Sequence) -> list[int]:
-    """The frames whose files are compared when a sequence is opened."""
-    return sorted({0, len(sequence) // 2, len(sequence) - 1})
+def identify(sequence: Sequence) -> str:
+    """A hash of the sizes and times of the files of all frames."""
+    files = (file for files in (sequence.rgb, sequence.aux or ()) for file in files)
+    return hashlib.sha256(np.fromiter((stamp(file) for file in files), "<u8").tobytes()).hexdigest()
 
 
-def identify(sequence: Sequence, frames: Iterable[int]) -> str:
-    """A hash of the sizes and times of the files of some frames."""
-    facts = hashlib.sha256()
-    for index in frames:
-        for files in (sequence.rgb, sequence.aux or ()):
-            for path in _paths(files[index]) if len(files) else ():
-                found = path.stat() if path.exists() else None
-                facts.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode() if found else f"{path}\n".encode())
-    return facts.hexdigest()
+def stamp(file: FrameFile | None) -> int:
+    """The size and time of the file behind a frame, as one number: of an image, a video, a recording; of all if it has more."""
+    facts = []
+    for path in _paths(file):
+        try:
+            found = path.stat()
+            facts.append((found.st_size, found.st_mtime_ns))
+        except OSError:
+            facts.append((-1, 0))
+    return int.from_bytes(hashlib.sha256(repr(facts).encode()).digest()[:8], "little")
 
 
-def _paths(file: FrameFile | None) -> Iterator[Path]:
+def _paths(part: object) -> Iterator[Path]:
     """The files behind a frame: itself, or what a reference names in its fields."""
-    if isinstance(file, Path):
-        yield file
-    elif dataclasses.is_dataclass(file):
-        for field in dataclasses.fields(file):
-            value = getattr(file, field.name)
-            yield from (part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, Path))
+    if isinstance(part, Path):
+        yield part
+    elif isinstance(part, tuple):
+        for each in part:
+            yield from _paths(each)
+    elif dataclasses.is_dataclass(part):
+        for field in dataclasses.fields(part):
+            yield from _paths(getattr(part, field.name))

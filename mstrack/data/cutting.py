@@ -34,6 +34,18 @@ class Cutout(NamedTuple):
     """(H, W) of the frame."""
 
 
+class LackingError(UserError):
+    """A frame lacks its second modality, and the policy is `error`.
+
+    Attributes:
+        reason: Why there is none.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Cutter:
     """Cuts squares out of frames. Nothing is kept between calls but for the frames that `cache_bytes` allows.
 
@@ -61,7 +73,8 @@ class Cutter:
             wanted: For each modality, whether it is used.
 
         Raises:
-            UserError: A file cannot be read; the modalities differ in size; the second is missing and the policy is `error`.
+            UserError: A file cannot be read; the modalities differ in size.
+            LackingError: The second modality is missing, and the policy is `error`.
         """
         second = self._open(sequence, index, 1, cuts) if len(wanted) > 1 and wanted[1] else None
         colour = self._open(sequence, index, 0, cuts) if wanted[0] or isinstance(second, str) else None
@@ -86,7 +99,10 @@ class Cutter:
         if self.missing == "last":
             earlier = (self._open(sequence, i, 1, cuts) for i in range(index - 1, -1, -1))
             last = next((source.cut(cuts[number], True) for source in earlier if isinstance(source, _Source)), None)
-        return fill(Frame(colour, None, lacking), self.missing, last, _name(sequence, index)).aux
+        try:
+            return fill(Frame(colour, None, lacking), self.missing, last, _name(sequence, index)).aux
+        except UserError as error:
+            raise LackingError(str(error), lacking) from error
 
     def _open(self, sequence: Sequence, index: int, modality: int, cuts: List[Cut]) -> "_Source | str":
         """A modality of a frame as something to cut these squares from, or why there is none."""

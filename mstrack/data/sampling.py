@@ -15,9 +15,10 @@ from mstrack.data import augment
 from mstrack.data.augment import Augmentation, Variation
 from mstrack.data.cropcache import CropCache
 from mstrack.data.crops import crop_mask, jitter, to_crop
-from mstrack.data.cutting import Cut, Cutout, Cutter
+from mstrack.data.cutting import Cut, Cutout, Cutter, LackingError
 from mstrack.data.pairs import ATTEMPTS, STRIDE, Candidate, Group, Pairing, candidates, draw_frames
-from mstrack.errors import UserError
+from mstrack.data.sequence import Sequence
+from mstrack.errors import UserError, warn
 
 
 class Batch(NamedTuple):
@@ -42,8 +43,9 @@ class Batch(NamedTuple):
 class PairDataset(Dataset[Batch]):
     """Batches of training pairs; `dataset[(epoch, [indices])]` is a `Batch`.
 
-    Sources are drawn by weight, their sequences uniformly, frames by `pairs.draw_frames`. What cannot be drawn in a bounded
-    number of tries is an error that names the sequence.
+    Sources are drawn by weight, their sequences uniformly, frames by `pairs.draw_frames`. Under the policy `error`, a pair
+    whose second modality is wanted and missing is drawn again, with a warning for each sequence. What cannot be drawn in a
+    bounded number of tries is an error that names the sequence.
 
     Args:
         sources: A `Group`, or its fields as a tuple, for each source.
@@ -72,6 +74,7 @@ class PairDataset(Dataset[Batch]):
         groups = [Group(*source) for source in sources]
         self.sources = [candidates(group, pairing) for group in groups]
         self._shares = np.cumsum([group.weight for group in groups]) / sum(group.weight for group in groups)
+        self._lacking: set[str] = set()
         self._cutter = Cutter(pairing.missing, cache_bytes, scaled, CropCache(crops) if crops is not None else None)
 
     def __getitem__(self, key: tuple[int, List[int]]) -> Batch:
@@ -120,10 +123,14 @@ class PairDataset(Dataset[Batch]):
         if variation.grayscale and self.augmentation.grayscale_redraw:
             return "grey was drawn every time (data.grayscale_redraw)"
         wanted = (variation.keep > 0).tolist()
-        if frames[0] == frames[1]:
-            found = self._cutter.cut(sequence, frames[0], cuts, wanted)
-        else:
-            found = [self._cutter.cut(sequence, *one, wanted)[0] for one in ((frames[0], cuts[:1]), (frames[1], cuts[1:]))]
+        try:
+            if frames[0] == frames[1]:
+                found = self._cutter.cut(sequence, frames[0], cuts, wanted)
+            else:
+                found = [self._cutter.cut(sequence, *one, wanted)[0] for one in ((frames[0], cuts[:1]), (frames[1], cuts[1:]))]
+        except LackingError as error:
+            self._warn(sequence, error.reason)
+            return f"{error.reason} (data.missing=zero, copy or last goes on without)"
         if p.reject_padding:
             for cut, cutout in zip(cuts, found, strict=True):
                 if crop_mask(cutout.frame, *cut)[::STRIDE, ::STRIDE].all():
@@ -132,6 +139,12 @@ class PairDataset(Dataset[Batch]):
         box = to_crop(sequence.boxes[frames[1]], cuts[1].around, found[1].scale, p.search_size)
         box = augment.mirror_box(box, p.search_size) if variation.mirrored[1] else box
         return *crops, box.astype(np.float32), variation.photometry, np.stack(keep), sequence.name
+
+    def _warn(self, sequence: Sequence, reason: str) -> None:
+        """Say once that not all frames of a sequence are drawn."""
+        if sequence.name not in self._lacking:
+            self._lacking.add(sequence.name)
+            warn(sequence.name, "missing", f"{reason}: this frame, and others like it, are not drawn (data.missing=error).")
 
 
 def _finish(cutout: Cutout, variation: Variation, side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

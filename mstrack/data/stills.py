@@ -16,6 +16,8 @@ from mstrack.errors import UserError
 class Stills(List[Sequence]):
     """Sequences of one frame, each made when it is asked for: 860,000 of them as objects would take a gigabyte.
 
+    The cache of crops (`cropcache.py`) neither keeps them nor looks for them.
+
     Args:
         folder: Of the images.
         files: Their names.

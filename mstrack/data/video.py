@@ -1,6 +1,9 @@
 """Frames of video files, read one after the other where they are asked for in order."""
 
+import ctypes
+import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence as List
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +16,8 @@ from numpy.typing import NDArray
 from mstrack.errors import UserError
 
 SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
+OPEN = 8
+"""Videos that a process keeps open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class VideoFrame:
 
     def decode(self, flags: int) -> NDArray[Any]:
         """H x W x 3 uint8 in BGR order; H x W where `flags` ask for grey."""
-        image = _reader(self.path).read(self.index)
+        image = _readers.find(self.path).read(self.index)
         return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if flags == cv2.IMREAD_GRAYSCALE else image
 
     def __str__(self) -> str:
@@ -103,6 +108,34 @@ class _Reader:
             return image
 
 
-@lru_cache(maxsize=8)
-def _reader(path: Path) -> _Reader:
-    return _Reader(path)
+class _Readers:
+    """The open videos of this process; the one that was not used for longest makes room."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Hold nothing."""
+        self.lock, self.open = threading.Lock(), OrderedDict[Path, _Reader]()
+
+    def find(self, path: Path) -> _Reader:
+        with self.lock:
+            reader = self.open.pop(path, None) or _Reader(path)
+            self.open[path] = reader
+            if len(self.open) > OPEN:
+                self.open.popitem(last=False)
+            return reader
+
+    def forsake(self) -> None:
+        """Begin anew in a forked process, without a touch of what it inherited, not even at its end.
+
+        The threads of the decoders were not copied: to read, or to release, would wait for them for ever. So they get a
+        reference that nobody gives back.
+        """
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.open))
+        self.begin()
+
+
+_readers = _Readers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_readers.forsake)
