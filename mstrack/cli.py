@@ -54,6 +54,11 @@ def main() -> None:
             raise
         say_error(str(error))
         sys.exit(2)
+    except OSError as error:
+        if debug:
+            raise
+        say_error(f"{error.filename}: {error.strerror}." if error.filename is not None else str(error))
+        sys.exit(2)
     except RuntimeError as error:
         if debug or type(error).__name__ != "TrainingError":
             raise
@@ -117,7 +122,11 @@ def track(
     aux: Annotated[Path | None, typer.Option(help="The second modality: a folder, a video, or a file of events.")] = None,
     modality: Annotated[Modality | None, typer.Option(help="How aux files are read; default: as trained.")] = None,
     encoding: Encoding = None,
-    events: Annotated[Recipe, typer.Option(help="How events become frames.")] = "interval",
+    events: Annotated[Recipe | None, typer.Option(help="How events become frames; default: as trained, or interval.")] = None,
+    times: Annotated[
+        Path | None, typer.Option(help="Times of the frames in microseconds, a line each, where --aux is a file of events.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second, instead of --times.")] = None,
     missing: Missing = "error",
     out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("track"),
     video: Annotated[bool, typer.Option("--video", help="Write track.mp4 instead of annotated frames.")] = False,
@@ -126,16 +135,19 @@ def track(
     """Follow a target through folders of images, videos, or a recording of frames and events."""
     from mstrack.checkpoint import load
     from mstrack.clip import open_clip, parse_box, track_clip
+    from mstrack.data.events import Timing
     from mstrack.distributed import choose_device
-    from mstrack.evaluation import trained_encoding, trained_modality
+    from mstrack.evaluation import trained_encoding, trained_modality, trained_recipe
     from mstrack.tracker import TrackerBatch
 
     start = parse_box(box)
     model = load(checkpoint)
     kind, made = modality or trained_modality(model), encoding or trained_encoding(model)
-    count, frames = open_clip(rgb, aux, kind, made, events, missing)
-    settings = {"checkpoint": checkpoint, "rgb": str(rgb), "aux": None if aux is None else str(aux)}
-    settings |= {"modality": kind, "encoding": made, "events": events, "missing": missing}
+    painted = events or trained_recipe(model) or "interval"
+    count, frames = open_clip(rgb, aux, kind, made, painted, missing, Timing(times, fps))
+    settings: dict[str, object] = {"checkpoint": checkpoint, "rgb": str(rgb), "aux": None if aux is None else str(aux)}
+    settings |= {"times": None if times is None else str(times), "fps": fps}
+    settings |= {"modality": kind, "encoding": made, "events": painted, "missing": missing}
     with show_progress() as progress:
         tracker = TrackerBatch(model, choose_device(device), missing=missing)
         result = track_clip(tracker, frames, count, start, out, settings, video, progress("tracking"))

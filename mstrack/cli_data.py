@@ -170,6 +170,7 @@ def _find_sequence(text: str, split: str | None, root: Path | None, data_root: P
 
     from mstrack.data import load_sequences
     from mstrack.data.doctor import ALL, checked_splits, collect_warnings
+    from mstrack.data.own import read_one
     from mstrack.registry import DATASETS
 
     dataset, _, wanted = text.partition("/")
@@ -177,7 +178,7 @@ def _find_sequence(text: str, split: str | None, root: Path | None, data_root: P
     if dataset not in DATASETS and ":" not in dataset and folder.is_dir():
         dataset, wanted = text, ""
         if (folder / "groundtruth.txt").is_file():
-            dataset, wanted = str(folder.parent), folder.name
+            return read_one(folder.absolute(), modality)
     splits = [split] if split else checked_splits(dataset) if dataset == "synthetic" else [ALL]
     names: list[str] = []
     with collect_warnings(lambda _: None):

@@ -14,7 +14,7 @@ from mstrack.data import video
 from mstrack.data.alignment import pair
 from mstrack.data.drawing import draw_frame
 from mstrack.data.events import SUFFIXES as EVENT_SUFFIXES
-from mstrack.data.events import EventFrames, recording_info, stream
+from mstrack.data.events import EventFrames, Timing, UnknownTimesError, recording_info, render_frames, stream
 from mstrack.data.layout import list_frames
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
@@ -77,6 +77,7 @@ def open_clip(
     encoding: str | None = None,
     recipe: str = "interval",
     missing: str = "error",
+    timing: Timing | None = None,
 ) -> tuple[int, Iterator[Frame]]:
     """The frames of a clip, in order, and how many there are.
 
@@ -88,19 +89,30 @@ def open_clip(
         encoding: What is made of its files, see `images.ENCODINGS`; None: the default.
         recipe: How events become frames, see `events.recipes`.
         missing: The tracker's policy. Unless it is `error`, the numbers of frames may differ, see `alignment.pair`.
+        timing: When the colour frames are, where `aux` is a file of events that does not say it.
 
     Raises:
-        UserError: A folder or file is missing, empty or damaged; the numbers of frames differ.
+        UserError: A folder or file is missing, empty or damaged; the numbers of frames differ; times are given for something
+            else, or not given for such a file.
     """
+    timing = timing or Timing()
+    if timing != Timing() and (aux is None or aux.suffix.lower() not in EVENT_SUFFIXES):
+        kinds = ", ".join(EVENT_SUFFIXES)
+        raise UserError(
+            f"--times and --fps say when the frames are that go with a file of events ({kinds}) in --aux: leave them out."
+        )
     if rgb.suffix.lower() in EVENT_SUFFIXES:
         if aux is not None:
             raise UserError(f"{rgb} is a recording of frames and events: leave out --aux {aux}.")
         info = recording_info(rgb)
         if not info.frames:
-            raise UserError(f"{rgb} holds no camera frames ({info}). Give a folder of frames with --rgb, and --aux {rgb}.")
-        return info.frames, (Frame(image, events) for image, events in stream(rgb, recipe))
-    colour = _list(rgb, recipe, 0)
-    other = None if aux is None else _list(aux, recipe, len(colour))
+            raise UserError(
+                f"{rgb} holds no camera frames ({info}). Give a folder of frames with --rgb, --aux {rgb}, and the frames' times"
+                " with --times or --fps."
+            )
+        return info.frames, _stream(rgb, recipe)
+    colour = _list(rgb)
+    other = None if aux is None else _list_events(aux, recipe, len(colour), timing) or _list(aux)
     if other is not None and len(other) != len(colour) and missing == "error":
         raise UserError(
             f"{rgb} has {len(colour)} frames and {aux} has {len(other)}: each colour frame needs its counterpart, or a policy"
@@ -118,13 +130,30 @@ def open_clip(
     return len(colour), (sequence.frame(index) for index in range(len(sequence)))
 
 
-def _list(path: Path, recipe: str, count: int) -> List[Any]:
-    """References to the frames of a folder, a video or a file of events."""
+def _stream(path: Path, recipe: str) -> Iterator[Frame]:
+    """The frames of a recording of frames and events."""
+    try:
+        for image, events in stream(path, recipe):
+            yield Frame(image, events)
+    except UnknownTimesError as error:
+        raise UserError(
+            f"{error.finding}. Make folders of it first, `mst data events {path} --recipe {recipe} --with-frames --times FILE`"
+            " (or --fps N), and give these with --rgb and --aux."
+        ) from error
+
+
+def _list_events(path: Path, recipe: str, count: int, timing: Timing) -> List[Any] | None:
+    """References to the first `count` frames of a file of events, or all if they are fewer; None: it is no such file."""
+    if path.suffix.lower() not in EVENT_SUFFIXES:
+        return None
+    return EventFrames(path, recipe, min(count, render_frames(path, recipe, timing)), timing=timing)
+
+
+def _list(path: Path) -> List[Any]:
+    """References to the frames of a folder or a video."""
     suffix = path.suffix.lower()
     if suffix in video.SUFFIXES:
         return video.list_video(path)
-    if suffix in EVENT_SUFFIXES:
-        return EventFrames(path, recipe, count)
     if not path.is_dir():
         kinds = ", ".join((*video.SUFFIXES, *EVENT_SUFFIXES))
         raise UserError(f"no folder {path}. Expected a folder of images, a video or a file of events ({kinds}).")

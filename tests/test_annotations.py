@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mstrack.data.annotations import orient_flags, read_boxes, read_flags, usable
+from mstrack.data import layout, own, rgb, rgbd, rgbe
+from mstrack.data.annotations import UnreadableError, orient_flags, read_boxes, read_flags, read_text, usable
 from mstrack.data.splits import read_list, split_names
 from mstrack.errors import DataWarning, UserError
 
@@ -261,3 +262,50 @@ def test_lists_are_named_and_hashed() -> None:
 def test_an_unknown_split_is_an_error_with_the_nearest_name_and_the_list() -> None:
     with pytest.raises(UserError, match=r"visevent 'train-239'. Did you mean 'train-293'\?.*test-218, .*train-official"):
         read_list("visevent", "train-239")
+
+
+# ---- files that cannot be read
+
+
+READERS = {
+    "boxes": read_boxes,
+    "any text": lambda path: read_text(path, "list"),
+    "offsets": lambda path: list(rgbe._read_offsets(path)),
+}
+
+
+def spoil(path: Path, how: str) -> None:
+    """Something that is no text in place of a file: a folder (what a closed file is to root), or another encoding."""
+    if how == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes("größer,1\n".encode("latin-1"))
+
+
+@pytest.mark.parametrize("how", ["folder", "latin-1"])
+@pytest.mark.parametrize("reader", READERS)
+def test_a_text_that_cannot_be_read_is_named(tmp_path: Path, reader: str, how: str) -> None:
+    spoil(tmp_path / "list.txt", how)
+    with pytest.raises(UnreadableError, match=r"list\.txt (cannot be read: Is a directory|is not a text file)"):
+        READERS[reader](tmp_path / "list.txt")
+
+
+def test_lists_and_descriptions_in_another_encoding_are_named(tmp_path: Path) -> None:
+    for name, read in (
+        ("list.txt", rgbd._listed),
+        ("sequence", rgbd._read_channels),
+        ("data.yaml", own._read_description),
+        ("training_set.txt", lambda folder: rgb._lines(folder / "training_set.txt")),
+    ):
+        spoil(tmp_path / name, "latin-1")
+        with pytest.raises(UnreadableError, match=rf"{name} is not a text file"):
+            read(tmp_path)
+
+
+def test_attributes_that_cannot_be_read_are_none(tmp_path: Path) -> None:
+    spoil(tmp_path / "boy.txt", "latin-1")
+    with pytest.warns(DataWarning, match=r"boy: .*boy\.txt is not a text file.*has none"):
+        assert layout.read_attributes(tmp_path / "boy.txt", ("CM", "LI")) == ()
+    spoil(tmp_path / "occlusion.tag", "latin-1")
+    with pytest.warns(DataWarning, match=r"occlusion\.tag is not a text file.*left out"):
+        assert not rgbd._is_tagged(tmp_path / "occlusion.tag")

@@ -1,5 +1,6 @@
 """The readers of the real datasets: every published layout, and everything that is untidy in the field."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -491,7 +492,10 @@ def test_a_recipe_by_name_goes_before_published_frames(tmp_path: Path) -> None:
     (name,) = first_of("visevent")
     boxes = build(tree_of("visevent", "as released"), tmp_path, [name])[name]
     assert visevent(tmp_path, "test")[0].aux[0].name == "frame0000.bmp"
-    with pytest.raises(UserError, match=rf"'{name}': .* has no a recording \(\.aedat4\)\. Not every sequence has one"):
+    with pytest.raises(
+        UserError,
+        match=rf"'{name}': .* has no recording \(\.aedat4\) and no folder events_interval\. Not every sequence has one",
+    ):
         visevent(tmp_path, "test", events="interval")
     write_recording(tmp_path / name / "recording.aedat4", boxes, SIZE)
     assert visevent(tmp_path, "test")[0].aux[0].name == "frame0000.bmp"
@@ -512,14 +516,114 @@ def test_frames_that_were_converted_are_used(tmp_path: Path, recipe: str) -> Non
     build(tree_of("fe108", "recordings"), tmp_path, [name])
     convert(tmp_path / name / "events.aedat4", recipe)
     (tmp_path / name / "events.aedat4").unlink()
-    (sequence,) = fe108(tmp_path, "test")
+    (sequence,) = fe108(tmp_path, "test", recipe)
     assert [path.name for path in sequence.aux] == [f"{OFFSET + n:06d}.png" for n in range(6)]
     assert sequence.aux[0].parent.name == f"events_{recipe}"
     assert_target_is_seen(sequence, 5)
     with (tmp_path / "start_frame_idx_FE108.txt").open("w") as file:
         file.write(f"{name},5")
-    with pytest.warns(DataWarning, match="9 frames for 6|4 frames for 6 colour frames: the last 2 lack theirs"):
-        assert fe108(tmp_path, "test")[0].aux[4:] == [None, None]
+    with pytest.warns(DataWarning, match=r"lacks the frames of 2 of 6 colour frames: 000009\.png, 000010\.png\."):
+        assert fe108(tmp_path, "test", recipe)[0].aux[4:] == [None, None]
+
+
+def converted(tmp_path: Path, recipe: str = "interval") -> tuple[Path, Path]:
+    """(recording, its event frames) of a sequence of COESOT."""
+    from mstrack.data.events import convert
+
+    (name,) = first_of("coesot")
+    build(tree_of("coesot", "recordings"), tmp_path, [name])
+    recording = tmp_path / name / f"{name}.aedat4"
+    return recording, convert(recording, recipe).folder
+
+
+def test_a_converted_frame_that_is_lost_does_not_shift_the_others(tmp_path: Path) -> None:
+    recording, folder = converted(tmp_path)
+    (folder / "000002.png").unlink()
+    with pytest.warns(DataWarning, match="events_interval holds 6 of 7 frames; .* is rendered instead"):
+        assert_target_is_seen(coesot(tmp_path, "test")[0], 2)
+    recording.unlink()
+    with pytest.warns(DataWarning, match=r"lacks the frames of 1 of 6 colour frames: 000002\.png\."):
+        (sequence,) = coesot(tmp_path, "test")
+    assert [path.name if path else None for path in sequence.aux] == [f"{n:06d}.png" if n != 2 else None for n in range(6)]
+    assert sequence.frame(2).aux is None
+    assert_target_is_seen(sequence, 5)
+
+
+@pytest.mark.parametrize("source", ["rendered", "converted", "recording gone"])
+def test_a_colour_frame_that_is_lost_does_not_shift_the_events(tmp_path: Path, source: str) -> None:
+    recording, folder = converted(tmp_path)
+    (recording.parent / f"{recording.stem}_aps" / "frame0002.bmp").unlink()
+    if source == "rendered":
+        shutil.rmtree(folder)
+    if source == "recording gone":
+        recording.unlink()
+    with pytest.warns(DataWarning, match="1 of 6 colour frames are missing"):
+        (sequence,) = coesot(tmp_path, "test")
+    numbers = [frame.index if source == "rendered" else int(frame.stem) for frame in sequence.aux]
+    assert numbers == [0, 1, 3, 4, 5]
+    assert_target_is_seen(sequence, 3)
+
+
+def test_converted_frames_of_a_recording_that_was_replaced_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mstrack.data.events import folders
+
+    recording, folder = converted(tmp_path)
+    assert coesot(tmp_path, "test")[0].aux[0] == folder / "000000.png"
+    hashed = []
+    slow = folders._hash
+    monkeypatch.setattr(folders, "_hash", lambda path: hashed.append(path) or slow(path))
+    os.utime(recording, (1, 1))
+    for _ in range(3):
+        assert coesot(tmp_path, "test")[0].aux[0] == folder / "000000.png", "the same content, at another time"
+    assert hashed == [recording], "read once, not whenever the data are opened"
+    write_recording(recording, move("another", 9, SIZE), SIZE)
+    with pytest.warns(DataWarning, match="the recording has changed; .* is rendered instead"):
+        (sequence,) = coesot(tmp_path, "test")
+    assert sequence.aux[0].source == recording
+    recording.unlink()
+    assert coesot(tmp_path, "test")[0].aux[0] == folder / "000000.png"
+
+
+def test_frames_converted_at_given_times_are_used_or_asked_for_again(tmp_path: Path) -> None:
+    from mstrack.data.events import Timing, convert
+
+    recording, folder = converted(tmp_path)
+    shutil.rmtree(folder)
+    convert(recording, "interval", timing=Timing(fps=25))
+    assert coesot(tmp_path, "test")[0].aux[0] == folder / "000000.png"
+    write_recording(recording, move("another", 9, SIZE), SIZE)
+    with pytest.raises(
+        UserError, match=r"the recording has changed\. .*mst data events .* --recipe interval`, with --times or"
+    ):
+        coesot(tmp_path, "test")
+
+
+def test_frames_of_another_kind_of_file_are_used_while_it_is_the_same(tmp_path: Path) -> None:
+    from mstrack.data.events import Timing, convert
+
+    recording, folder = converted(tmp_path)
+    recording.unlink()
+    shutil.rmtree(folder)
+    table = recording.with_name("events.npz")
+    columns = {"x": [1, 2], "y": [3, 4], "t": [0, 999_999], "p": [0, 1], "width": SIZE[1], "height": SIZE[0]}
+    np.savez(table, **columns)
+    convert(table, "interval", timing=Timing(fps=6))
+    assert coesot(tmp_path, "test")[0].aux[5] == folder / "000005.png"
+    np.savez(table, **columns, more=np.zeros(5))
+    with pytest.raises(UserError, match="the recording has changed"):
+        coesot(tmp_path, "test")
+
+
+def test_frames_of_another_recipe_are_used_only_when_asked_for(tmp_path: Path) -> None:
+    recording, folder = converted(tmp_path, "voxel")
+    assert coesot(tmp_path, "test")[0].aux[0].recipe == "interval"
+    assert coesot(tmp_path, "test", "voxel")[0].aux[0] == folder / "000000.png"
+    recording.unlink()
+    with pytest.raises(UserError, match=r"has no .*, nor a recording .* It has events_voxel.*events=voxel"):
+        coesot(tmp_path, "test")
+    assert coesot(tmp_path, "test", "voxel")[0].aux[0] == folder / "000000.png"
 
 
 def test_several_recordings_need_a_name(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ import moving_squares
 import numpy as np
 import pytest
 
+from mstrack import cli
 from mstrack.data import doctor
 from mstrack.data.doctor import check, checked_splits, official_counts
 from mstrack.data.doctor.findings import Counts, Report
 from mstrack.data.doctor.headers import image_size
 from mstrack.data.doctor.inspection import find_gap
-from mstrack.data.doctor.survey import count_sequences, survey
+from mstrack.data.doctor.survey import count_sequences, recognise, survey
 from mstrack.data.drawing import TRUTH, contact_sheet, draw_box, draw_frame, save_picture
 from mstrack.data.numbered import Numbered
 from mstrack.data.sequence import Frame, Sequence
@@ -125,6 +126,16 @@ def rewrite(root: Path, change: Callable[[list[str]], list[str]]) -> None:
     file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
 
 
+def blank_most(root: Path) -> None:
+    for number in range(1, FRAMES - 1):
+        cv2.imwrite(str(image(root, "infrared", number)), np.full(SIZE, 90, np.uint8))
+
+
+def cut_short(root: Path) -> None:
+    data = image(root, "visible", 3).read_bytes()
+    image(root, "visible", 3).write_bytes(data[: len(data) * 2 // 3] + b"\xff\xd9")
+
+
 def remove_both(root: Path) -> None:
     for modality in ("visible", "infrared"):
         image(root, modality, 3).unlink()
@@ -137,13 +148,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], bool, dict[str, str]]] = {
     "empty": (empty, False, {"unreadable": "error"}),
     "one larger": (resize, False, {"size": "warning", "modalities": "error"}),
     "modalities of two sizes": (unlike, False, {"modalities": "error"}),
+    "cut in half, end marker there": (cut_short, True, {"unreadable": "error"}),
+    "sensor dead most of the time": (blank_most, True, {"blank": "error"}),
     "dead sensor": (blank, True, {"blank": "warning"}),
     "repeated": (repeat, True, {"repeated": "note"}),
     "frame lost": (remove_both, False, {"gap": "warning"}),
     "colour frame lost": (
         lambda root: image(root, "visible", 3).unlink(),
         False,
-        {"gap": "error", "pairs": "warning", "length": "warning"},
+        {"gap": "warning", "pairs": "warning"},
     ),
     "outside": (lambda root: rewrite(root, lambda rows: [*rows[:2], "64,10,5,5", *rows[3:]]), False, {"outside": "warning"}),
     "one box more": (lambda root: rewrite(root, lambda rows: [*rows, "1,2,3,4"]), False, {"length": "warning"}),
@@ -243,6 +256,34 @@ def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
         check("lashr", tmp_path)
     with pytest.raises(UserError, match="no folder of 'lasher'"):
         check("lasher", data_root=tmp_path)
+    with pytest.raises(UserError, match="there is no folder"):
+        survey(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("dataset", "known"), [("lasher", "train-official"), ("vot-rgbd", "test"), ("got10k", "val")])
+def test_a_split_that_does_not_exist_is_refused(tmp_path: Path, dataset: str, known: str) -> None:
+    with pytest.raises(UserError, match=rf"unknown split of {dataset} 'foo'.*{known}"):
+        check(dataset, tmp_path, "foo")
+
+
+def test_a_split_that_ones_own_data_lack_is_refused(tmp_path: Path) -> None:
+    layouts.miniature("own", "folders", tmp_path / "mine")
+    with pytest.raises(UserError, match=r"(?s)unknown split.*'foo'.*train"):
+        check(str(tmp_path / "mine"), split="foo")
+
+
+@pytest.mark.parametrize(("dataset", "variant"), [pair for pair in layouts.VARIANTS if pair[0] != "vot-rgbd"])
+def test_a_folder_of_a_known_dataset_is_recognised(tmp_path: Path, dataset: str, variant: str) -> None:
+    layouts.miniature(dataset, variant, tmp_path / "data")
+    assert recognise(tmp_path / "data") == ("" if dataset == "own" else dataset)
+    if dataset != "own":
+        with pytest.raises(UserError, match=rf"`mst data check {dataset} --root .*data`"):
+            check(str(tmp_path / "data"))
+
+
+def test_own_sequences_that_are_called_like_others_stay_ones_own(tmp_path: Path) -> None:
+    layouts.build(layouts.tree_of("own", "folders"), tmp_path / "mine" / "test", NAMES, FRAMES, SIZE)
+    assert recognise(tmp_path / "mine") == ""
 
 
 def test_other_warnings_stay_warnings() -> None:
@@ -444,9 +485,36 @@ def test_show_writes_a_contact_sheet(lasher: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"Near: {NAMES[1]}" in done.stderr
     layouts.miniature("own", "folders", tmp_path / "mine")
-    done = mst("show", "mine/test/test1", "--modality", "thermal", "--out", "sheets/one.jpg", cwd=tmp_path)
+    done = mst("show", "mine/test/test1", "--out", "sheets/one.jpg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sheets" / "one.jpg").is_file()
+
+
+def test_show_needs_one_sound_sequence_alone(tmp_path: Path) -> None:
+    layouts.miniature("own", "folders", tmp_path / "mine")
+    (tmp_path / "mine" / "test" / "test0" / "groundtruth.txt").write_text("1,2,3\n")
+    done = mst("show", "test1", "--out", tmp_path / "one.png", cwd=tmp_path / "mine" / "test")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    done = mst("show", tmp_path / "mine" / "test" / "test0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "groundtruth.txt, line 1" in done.stderr
+
+
+def test_an_error_of_the_system_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", "/data/closed")
+
+    monkeypatch.setattr(cli, "app", refuse)
+    monkeypatch.setattr(sys, "argv", ["mst", "data", "list"])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        cli.main()
+    assert ended.value.code == 2
+    assert "error: /data/closed: Permission denied." in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["mst", "data", "list", "--debug"])
+    with warnings.catch_warnings(), pytest.raises(PermissionError):
+        cli.main()
 
 
 def test_list_says_what_is_found(lasher: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mstrack.clip import open_clip
 from mstrack.data.events import EventFrames, Timing, convert, convert_tree, find_recordings, recording_info, stream
 from mstrack.data.events import windows as event_windows
 from mstrack.data.events.files import open_recording
@@ -549,7 +550,9 @@ def test_frames_whose_times_jump_back_are_refused(tmp_path: Path) -> None:
     content = path.read_bytes()
     assert content.count((1_000_503).to_bytes(8, "little")) >= 1
     path.write_bytes(content.replace((1_000_503).to_bytes(8, "little"), (1_000_003).to_bytes(8, "little")))
-    with pytest.raises(UserError, match=r"times of the frames jump back, from 1000100 to 1000003 at frame 1\. Give the times"):
+    with pytest.raises(
+        UserError, match=r"times of the frames jump back, from 1000100 to 1000003 at frame 1\. Give a text file"
+    ):
         convert(path, "interval")
     assert listing(tmp_path) == ["a.aedat4"]
 
@@ -704,6 +707,25 @@ def test_an_interruption_leaves_no_half_folder(tmp_path: Path, workers: int) -> 
     assert listing(tmp_path) == ["a.npz", "b.npz"]
 
 
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+    write_npz(tmp_path / "beside" / "b.npz", random_events(9, 9))
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere" / "deep"
+    for folder in (root / "own", elsewhere):
+        folder.mkdir(parents=True)
+        write_npz(folder / "a.npz", random_events(9, 9))
+    (root / "a link").symlink_to(elsewhere)
+    (root / "again").symlink_to(elsewhere)
+    (root / "also own").symlink_to(root / "own")
+    (root / "own" / "up").symlink_to(root)
+    (root / "out").symlink_to(tmp_path)
+    (elsewhere / "back").symlink_to(root / "own")
+    (elsewhere / "broken").symlink_to(tmp_path / "nothing")
+    assert find_recordings(root) == [root / "a link" / "a.npz", root / "own" / "a.npz"]
+    assert len(convert_tree(root, "interval", tmp_path / "made", fps=10)) == 2
+    assert (tmp_path / "made" / "a link" / "events_interval").is_dir()
+
+
 # ---- on the fly
 
 
@@ -763,3 +785,76 @@ def test_many_processes_render_once(tmp_path: Path, cache: Path) -> None:
     answers = {child.communicate(timeout=30)[0] for child in children}
     assert len(answers) == 1, "one file, made once"
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [Path(answers.pop().split()[0]).parent.name]
+
+
+def test_rendering_without_times_names_the_command_that_takes_them(tmp_path: Path, cache: Path) -> None:
+    tables = write_npz(tmp_path / "a.npz", random_events(300, 1000))
+    empty = write_aedat4(tmp_path / "b.aedat4", random_events(300, 1000), [])
+    for path in (tables, empty):
+        with pytest.raises(
+            UserError, match=r"holds no frames.* not known\. .*`mst data events .* --recipe voxel --times FILE`"
+        ) as e:
+            EventFrames(path, "voxel", 3)[0].path()
+        assert "times=" not in str(e.value)
+        with pytest.raises(UserError, match=r"--times, times=.*--fps, fps="):
+            convert(path, "voxel")
+        assert EventFrames(path, "voxel", 1, timing=Timing(fps=1000))[0].path().is_file()
+
+
+# ---- mst track
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mstrack import checkpoint, create_model
+
+    path = tmp_path_factory.mktemp("tracker") / "small.safetensors"
+    checkpoint.save(path, create_model("mst-tiny", width=32, depth=2, heads=2, cross_layers=(1,)), {"note": "random weights"})
+    return path
+
+
+def follow(tracker: Path, rgb: Path, *arguments: object, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mstrack", "track", tracker, "--rgb", rgb, *arguments, "--box", "2,2,5,4", "--out", out]
+    return subprocess.run([*map(str, command), "--modality", "event"], capture_output=True, text=True)
+
+
+def test_a_table_of_events_is_tracked_with_times_or_a_rate(tmp_path: Path, tracker: Path) -> None:
+    (tmp_path / "rgb").mkdir()
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / "rgb" / f"{index}.png"), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+    events = write_npz(tmp_path / "a.npz", random_events(300, 1000))
+    times = write_times(tmp_path / "times.txt", [[1_000_000], [1_000_300], [1_000_700]])
+    clip, out = (tracker, tmp_path / "rgb", "--aux", events), tmp_path / "o"
+    for option, value in (("--times", times), ("--fps", 3000)):
+        done = follow(*clip, option, value, out=out)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("3 frames")
+        assert len(list((out / "frames").iterdir())) == 3
+        assert json.loads((out / "run.json").read_text())[option[2:]] == (str(value) if option == "--times" else value)
+    picture = cv2.imread(str(out / "frames" / "000001.jpg"))
+    assert picture.shape[1] >= 2 * WIDTH
+    for arguments, words in (
+        ((), ("--times", "--fps", "not known")),
+        (("--times", times, "--fps", 3000), ("given twice",)),
+        (("--fps", 1000), ("3 frames", "has 1", "--missing")),
+    ):
+        done = follow(*clip, *arguments, out=out)
+        assert done.returncode == 2, done.stdout
+        assert all(word in done.stderr for word in words), done.stderr
+        assert "Traceback" not in done.stderr
+    done = follow(*clip, "--fps", 1000, "--missing", "zero", out=out)
+    assert done.returncode == 0, done.stderr
+    assert "2 frame(s) lacked their second modality" in done.stdout
+
+
+def test_times_are_refused_where_nothing_needs_them(tmp_path: Path) -> None:
+    path = write_aedat4(tmp_path / "a.aedat4", random_events(200, 1000), [(1_000_100, 7), (1_000_503, 7), (1_000_800, 7)])
+    count, frames = open_clip(path, None)
+    assert (count, len(list(frames))) == (3, 3)
+    for rgb, aux in ((path, None), (tmp_path, tmp_path)):
+        with pytest.raises(UserError, match=r"--times and --fps .*leave them out"):
+            open_clip(rgb, aux, timing=Timing(fps=10))
+    content = path.read_bytes()
+    path.write_bytes(content.replace((1_000_503).to_bytes(8, "little"), (1_000_003).to_bytes(8, "little")))
+    with pytest.raises(UserError, match=r"jump back.*`mst data events .* --with-frames --times FILE`"):
+        list(open_clip(path, None)[1])

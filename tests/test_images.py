@@ -1,6 +1,7 @@
 """Decoding against slow definitions; colours and scaled decoding of what is cut out, against the whole frame."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from mstrack.data import images
 from mstrack.data.crops import crop, crop_reduced, reduction_for, square_around
-from mstrack.data.imagefiles import jpeg_header
+from mstrack.data.imagefiles import find_jpeg_damage, is_cut_short, jpeg_header
 from mstrack.data.images import Picture, depth_to_colour, open_aux, open_reduced, open_rgb
+from mstrack.errors import UserError
 
 RNG = np.random.default_rng(0)
 SIZE = 64
@@ -166,11 +168,21 @@ def test_what_cannot_be_reduced(tmp_path: Path) -> None:
     for source, modality in ((png, "rgb"), (grey, "depth"), (flat, "thermal"), (tmp_path / "no.jpg", "rgb"), (None, "event")):
         assert open_reduced(source, modality, None, 2) is None
     assert open_reduced(colour, "rgb", None, 1) is None
-    turned = tmp_path / "turned.jpg"
+
+
+def test_no_image_is_turned(tmp_path: Path) -> None:
+    """Boxes are those of stored pixels, in both modalities, whole and reduced."""
+    plain, turned = tmp_path / "plain.jpg", tmp_path / "turned.jpg"
+    write_jpeg(plain, 64, 48)
     tag = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
-    turned.write_bytes(b"\xff\xd8\xff\xe1" + struct.pack(">H", len(tag) + 2) + tag + colour.read_bytes()[2:])
-    assert open_rgb(turned).shape == (64, 48)
-    assert open_reduced(turned, "rgb", None, 2) is None
+    turned.write_bytes(b"\xff\xd8\xff\xe1" + struct.pack(">H", len(tag) + 2) + tag + plain.read_bytes()[2:])
+    np.testing.assert_array_equal(open_rgb(turned).raw, open_rgb(plain).raw)
+    for encoding in ("stored", "grey"):
+        found, wanted = (open_aux(path, "thermal", encoding).raw for path in (turned, plain))
+        np.testing.assert_array_equal(found, wanted)
+    reduced = open_reduced(turned, "rgb", None, 2)
+    assert reduced is not None
+    assert reduced.raw.shape == (24, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -197,3 +209,82 @@ def test_headers(tmp_path: Path) -> None:
     assert jpeg_header(progressive) == (60, 80, 1, False)
     assert jpeg_header(cv2.imencode(".png", image)[1].tobytes()) is None
     assert jpeg_header(b"") is None
+
+
+# ---------------------------------------------------------------- damage
+KINDS = {
+    "baseline": (),
+    "restart markers": (cv2.IMWRITE_JPEG_RST_INTERVAL, 3),
+    "progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "own tables": (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+}
+
+
+def encode(image: NDArray[np.uint8], *options: int) -> bytes:
+    return cv2.imencode(".jpg", image, options)[1].tobytes()
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), dtype=np.uint8)
+
+
+def sound_pictures(number: int) -> list[NDArray[np.uint8]]:
+    """A scene in colour and in grey, and pictures that are nearly all of one value, as those of events are."""
+    rng = np.random.default_rng(number)
+    width, height = (int(side) for side in rng.integers(120, 500, 2))
+    events = np.full((height, width, 3), (255, 128)[number % 2], np.uint8)
+    events[rng.integers(0, height, 50), rng.integers(0, width, 50)] = rng.integers(0, 256, (50, 3))
+    ramp = np.linspace(255, 0, width).astype(np.uint8)[None].repeat(height, 0)
+    return [*(natural_scenes.make_image(rng, width, height, n) for n in (3, 1)), events, events[..., 0] * 0 + 128, ramp]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sound_jpegs_are_not_called_damaged(kind: str) -> None:
+    for number in range(12):
+        quality = int(np.random.default_rng(number).integers(10, 100))
+        for image in sound_pictures(number):
+            data = encode(image, cv2.IMWRITE_JPEG_QUALITY, quality, *KINDS[kind])
+            assert find_jpeg_damage(data) is None
+            assert not is_cut_short(data, decode(data))
+            padded = data[:-2] + bytes(200) + data[-2:] + bytes(300)
+            assert find_jpeg_damage(padded) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_cut_in_half_with_an_end_marker_is_found(kind: str, channels: int) -> None:
+    data = encode(natural_scenes.make_image(RNG, 320, 240, channels), *KINDS[kind])
+    for share in (0.3, 0.5, 0.8):
+        part = data[: int(share * len(data))] + b"\xff\xd9"
+        assert is_cut_short(part, decode(part))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_whose_middle_is_zeros_is_an_error(tmp_path: Path, channels: int) -> None:
+    data = encode(natural_scenes.make_image(RNG, 320, 240, channels))
+    at, path = len(data) // 2, tmp_path / "a.jpg"
+    path.write_bytes(data[:at] + bytes(512) + data[at + 512 :])
+    with pytest.raises(UserError, match=r"a\.jpg is damaged: 51\d bytes from byte \d+ on are zeros"):
+        open_rgb(path)
+    note = b"\xff\xe1" + (502).to_bytes(2, "big") + bytes(500)
+    path.write_bytes(data[:2] + note + data[2:])
+    assert open_rgb(path).shape == (240, 320)
+
+
+def test_broken_headers_are_no_traceback() -> None:
+    data = encode(natural_scenes.make_image(RNG, 160, 120), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    whole = decode(data)
+    for end in range(2, len(data), 7):
+        find_jpeg_damage(data[:end] + bytes(80))
+        is_cut_short(data[:end] + b"\xff\xd9", whole)
+
+
+def test_an_image_larger_than_opencv_decodes_is_named(tmp_path: Path) -> None:
+    rows = zlib.compress(b"")
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    body = b"".join(struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    path = tmp_path / "huge.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    with pytest.raises(UserError, match=r"huge\.png cannot be decoded.*OpenCV says"):
+        open_rgb(path)

@@ -1,6 +1,7 @@
 """The RGB sets, on folders built from the patterns of `TREES`: what is read, split, held out, tolerated and refused."""
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -272,6 +273,21 @@ def test_coco_annotations_that_are_none_are_refused(tmp_path: Path, content: str
 
 
 # ---- all
+
+
+def test_folders_that_cannot_be_read_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_got10k(tmp_path)
+    scan = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(DataWarning, match=r"closed cannot be read: Permission denied"):
+        assert len(got10k(tmp_path, "train")) == 3
 
 
 @pytest.mark.parametrize("name", SPLITS)

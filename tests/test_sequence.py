@@ -226,3 +226,18 @@ def test_a_frame_is_read_with_its_second_modality(tmp_path: Path) -> None:
     assert frame.aux is not None
     np.testing.assert_array_equal(frame.aux[..., 2], PICTURE[..., 0])
     assert Sequence("one", (rgb,), np.ones((1, 4)), np.ones(1, bool)).frame(0).aux is None
+
+
+def test_a_frame_in_a_closed_folder_is_not_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `stat` and `open` say to others than root."""
+    rgb = write(tmp_path / "a.png", encode(".png"))
+    sequence = Sequence("one", (rgb,), np.ones((1, 4)), np.ones(1, bool), (tmp_path / "closed" / "b.png",), "thermal")
+    assert "does not exist" in str(sequence.open_aux(0))
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"closed/b\.png cannot be read: Permission denied"):
+        sequence.open_aux(0)

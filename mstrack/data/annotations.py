@@ -13,6 +13,28 @@ MARGIN = ",; \t"
 """What may stand before and after the values of a line."""
 
 
+class UnreadableError(UserError):
+    """A text file that cannot be read, or is none."""
+
+
+def read_text(path: Path, what: str) -> str:
+    """A text file in UTF-8, with or without a byte-order mark.
+
+    Args:
+        path: The file.
+        what: What it is, for the message.
+
+    Raises:
+        UnreadableError: It cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UnreadableError(f"{what} {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"{what} {path} is not a text file in UTF-8.") from error
+
+
 def read_boxes(path: Path) -> NDArray[np.float64]:
     """A text file with a box per line -> (N, 4) x, y, w, h; separated by commas, semicolons, tabs or spaces; nan: no box.
 
@@ -102,13 +124,7 @@ def _read_box(path: Path, number: int, line: str) -> list[float]:
 
 def _read_lines(path: Path) -> list[str]:
     """The lines of a text file without empty ones at its end."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"annotation {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"annotation {path} is not a text file.") from error
-    lines = text.rstrip().splitlines()
+    lines = read_text(path, "annotation").rstrip().splitlines()
     if not lines:
         raise UserError(f"annotation {path} is empty.")
     return lines

@@ -1,5 +1,6 @@
 """Frames as pictures: what makes three colour channels of colour, event, depth and thermal files."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,13 +82,13 @@ def open_reduced(source: FrameFile | None, modality: str, encoding: str | None, 
     """A frame of any modality (`rgb` too) decoded at 1/`reduction` of its size (2, 4 or 8), or None.
 
     None, and nothing is said about the frame, where it is no JPEG file, its pixels are not colours or brightness (depth of
-    one channel), it may have to be turned (Exif), or it is blank.
+    one channel), or it is blank.
     """
-    if reduction == 1 or not isinstance(source, Path) or not source.is_file():
+    if reduction == 1 or not isinstance(source, Path) or not os.path.isfile(source):  # noqa: PTH113 - never raises
         return None
     data = read_bytes(source)
     header = jpeg_header(data)
-    if header is None or b"Exif" in data[:64] or (modality == "depth" and header.channels == 1):
+    if header is None or (modality == "depth" and header.channels == 1):
         return None
     grey = modality != "rgb" and (encoding == "grey" or header.channels == 1)
     raw = decode_bytes(data, REDUCED[reduction][grey], source)

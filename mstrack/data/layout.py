@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.data.alignment import has_gaps, match_rows, pair
-from mstrack.data.annotations import usable
+from mstrack.data.annotations import UnreadableError, read_text, usable
 from mstrack.data.images import SUFFIXES, FrameFile
 from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError, warn
@@ -191,7 +191,11 @@ def find_sequences(root: Path, markers: Iterable[str], annotation: Iterable[str]
         raise UserError(f"there is no folder {root}.")
     wanted, lesser = tuple(markers), set(annotation)
     found: dict[str, tuple[Path, bool]] = {}
-    for folder, images in _walk(root, wanted, lesser, DEPTH):
+    for folder, names, below in walk(root):
+        images = not names.isdisjoint(marker.replace("<sequence>", folder.name) for marker in wanted)
+        if not images and names.isdisjoint(lesser):
+            continue
+        below.clear()
         rival, better = found.setdefault(folder.name, (folder, images))
         if images and not better:
             found[folder.name] = folder, images
@@ -200,22 +204,36 @@ def find_sequences(root: Path, markers: Iterable[str], annotation: Iterable[str]
     return {name: folder for name, (folder, _) in found.items()}
 
 
-def _walk(folder: Path, wanted: tuple[str, ...], lesser: set[str], levels: int) -> Iterator[tuple[Path, bool]]:
-    """(sequence folder, whether it has images) in natural order."""
+def find_named(root: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
+    """Folders of certain names at most `DEPTH` levels below a root; they are not looked into."""
+    for folder, _, below in walk(root):
+        found = [name for name in below if wanted(name)]
+        below[:] = [name for name in below if not wanted(name)]
+        yield from (folder / name for name in found)
+
+
+def walk(folder: Path, levels: int = DEPTH) -> Iterator[tuple[Path, set[str], list[str]]]:
+    """A folder and those below it, in natural order: path, names of all entries, names of the folders that are walked next.
+
+    What a caller removes from the last is not walked. A folder that cannot be read is a warning.
+    """
     try:
-        entries = list(os.scandir(folder))
-    except PermissionError as error:
-        warn(folder.name, "folder", f"{folder} cannot be read: {error.strerror}.")
+        with os.scandir(folder) as entries:
+            kinds = {entry.name: bool(levels) and not entry.name.startswith(".") and _is_folder(entry) for entry in entries}
+    except OSError as error:
+        warn(folder.name, "folder", f"{error.filename or folder} cannot be read: {error.strerror}.")
         return
-    own = {marker.replace("<sequence>", folder.name) for marker in wanted}
-    images = any(entry.name in own for entry in entries)
-    if images or any(entry.name in lesser for entry in entries):
-        yield folder, images
-        return
-    if levels:
-        below = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-        for name in sorted(below, key=natural):
-            yield from _walk(folder / name, wanted, lesser, levels - 1)
+    below = sorted((name for name, is_folder in kinds.items() if is_folder), key=natural)
+    yield folder, set(kinds), below
+    for name in below:
+        yield from walk(folder / name, levels - 1)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere
+        return False
 
 
 def assemble(
@@ -322,14 +340,18 @@ def _first_number(pattern: str, first: int) -> str:
 
 
 def read_attributes(path: Path, names: List[str]) -> tuple[str, ...]:
-    """The attributes whose flag is 1 in a file of 0 and 1; none where there is no such file.
+    """The attributes whose flag is 1 in a file of 0 and 1; none where there is no such file or, with a warning, it is no text.
 
     Raises:
         UserError: The file has another number of flags.
     """
     if not path.is_file():
         return ()
-    flags: Any = re.split(r"[,;\s]+", path.read_text(encoding="utf-8-sig").strip().strip(",;"))
+    try:
+        flags: Any = re.split(r"[,;\s]+", read_text(path, "attribute file").strip().strip(",;"))
+    except UnreadableError as error:
+        warn(path.stem, "attributes", f"{error} The sequence has none.")
+        return ()
     if len(flags) != len(names) or not set(flags) <= {"0", "1"}:
         raise UserError(f"{path}: expected {len(names)} flags 0 or 1 ({', '.join(names)}), found '{' '.join(flags)[:80]}'.")
     return tuple(name for name, flag in zip(names, flags, strict=True) if flag == "1")

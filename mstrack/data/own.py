@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
-from mstrack.data.annotations import orient_flags, read_boxes, read_flags
+from mstrack.data.annotations import orient_flags, read_boxes, read_flags, read_text
 from mstrack.data.events.source import check_recipe, read_events
 from mstrack.data.images import FrameFile
 from mstrack.data.layout import (
+    DEPTH,
     Item,
     Tree,
     assemble,
@@ -75,7 +76,7 @@ def own(root: Path, split: str, modality: str | None = None, events: str | None 
     check_recipe(events)
     chosen = modality or _read_description(root)
     markers = ["rgb", *(f"rgb{suffix}" for suffix in VIDEOS)]
-    place = _split_folder(root, split)
+    place = split_folder(root, split)
     found = find_sequences(place, markers, ("groundtruth.txt",))
     if not found:
         raise UserError(f"own: {place} has no sequences. Expected one of these layouts:\n{describe_tree(TREES['own'])}")
@@ -83,7 +84,29 @@ def own(root: Path, split: str, modality: str | None = None, events: str | None 
     return read_each(folders, partial(_read, modality=chosen, events=events))
 
 
-def _split_folder(root: Path, split: str) -> Path:
+def read_one(folder: Path, modality: str | None = None) -> Sequence:
+    """One sequence, whatever lies beside it.
+
+    Args:
+        folder: Of the sequence.
+        modality: As for `own`.
+
+    Raises:
+        UserError: It lacks a part, or has no target.
+    """
+    chosen = modality or _read_description(folder.parent)
+    sequence = _read(folder, chosen, None)
+    if sequence is None:
+        raise UserError(f"sequence '{folder.name}': no frame of {folder} has a target.")
+    return sequence
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """Where the sequences of a split lie.
+
+    Raises:
+        UserError: There is no such folder.
+    """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}. `mst data init {root}` makes one.")
     present = [name for name in SPLITS if (root / name).is_dir()]
@@ -115,13 +138,13 @@ def _read(folder: Path, modality: str | None, events: str | None) -> Sequence | 
         return assemble(folder.name, rgb, boxes, present)
     aux: List[FrameFile | None] | None = _list(folder, "aux")
     if aux is None and modality == "event":
-        aux = read_events(folder, events, ("aux",), len(rgb))
+        aux = read_events(folder, events, ("aux",), rgb, len(boxes))
     if modality is None:
         if aux is None:
             return assemble(folder.name, rgb, boxes, present)
         raise UserError(
             f"sequence '{folder.name}': nobody says what {folder / 'aux'} is. Write 'modality: thermal' (or event, depth) to"
-            f" {DESCRIPTION} in the folder of the data."
+            f" {DESCRIPTION} in the folder of the data, or above it; or name it (--modality thermal)."
         )
     if aux is None:
         warn(folder.name, "aux", f"{folder} has no folder aux and no video aux{VIDEOS[0]}: all frames lack their {modality}.")
@@ -138,17 +161,18 @@ def _list(folder: Path, stem: str) -> Any:
 
 
 def _read_description(root: Path) -> str | None:
-    """The modality in `data.yaml`, None where there is no such file.
+    """The modality in the nearest `data.yaml`, of a folder or one above it; None where there is no such file.
 
     Raises:
         UserError: It is not YAML, or says something else.
     """
-    path = root / DESCRIPTION
-    if not path.is_file():
+    place = root.absolute()
+    path = next((above / DESCRIPTION for above in (place, *place.parents[: DEPTH + 1]) if (above / DESCRIPTION).exists()), None)
+    if path is None:
         return None
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found = yaml.safe_load(read_text(path, "description"))
+    except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     if not isinstance(found, dict) or set(found) != {"modality"}:
         given = ", ".join(map(str, found)) if isinstance(found, dict) else str(found)

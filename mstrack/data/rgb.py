@@ -2,15 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterator
 from collections.abc import Sequence as List
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.annotations import read_boxes, read_flags, usable
-from mstrack.data.layout import DEPTH, Item, Tree, assemble, describe_tree, first_folder, natural, read_each
+from mstrack.data.annotations import read_boxes, read_flags, read_text, usable
+from mstrack.data.layout import Item, Tree, assemble, describe_tree, find_named, first_folder, natural, read_each
 from mstrack.data.numbered import list_numbered
 from mstrack.data.sequence import Sequence
 from mstrack.data.stills import Stills, read_instances
@@ -82,7 +81,7 @@ def got10k(root: Path, split: str) -> list[Sequence]:
     """
     _check_split("got10k", split)
     kind = "[A-Za-z]+" if split == "all" else split.capitalize()
-    found = _find(root, re.compile(GOT10K.format(kind)), DEPTH)
+    found = _find(root, re.compile(GOT10K.format(kind)))
     if not found:
         raise _nothing("got10k", split, root)
     listed = {name for file in {path.parent / "list.txt" for path in found.values()} for name in _lines(file)}
@@ -118,7 +117,7 @@ def lasot(root: Path, split: str) -> list[Sequence]:
         UserError: Unknown split, none of its sequences is there, or neither list is; an annotation is malformed.
     """
     _check_split("lasot", split)
-    found = _find(root, LASOT, DEPTH)
+    found = _find(root, LASOT)
     if not found:
         raise _nothing("lasot", split, root)
     names = list(found) if split == "all" else _lasot_names(root, split, found)
@@ -237,10 +236,10 @@ def _coco_images(root: Path, split: str) -> Path | None:
 def count_folders(dataset: str, root: Path) -> dict[str, int]:
     """How many sequences lie below a root, by split (LaSOT: all together; COCO: images), by names of folders alone."""
     if dataset == "got10k":
-        found = _find(root, re.compile(GOT10K.format("[A-Za-z]+")), DEPTH)
+        found = _find(root, re.compile(GOT10K.format("[A-Za-z]+")))
         return {split: sum(f"_{split.capitalize()}_" in name for name in found) for split in ("train", "val", "test")}
     if dataset == "lasot":
-        return {"all": len(_find(root, LASOT, DEPTH))}
+        return {"all": len(_find(root, LASOT))}
     if dataset == "trackingnet":
         counts = {part: len(_names(root / part / "anno")) for part in TRACKINGNET if (root / part / "anno").is_dir()}
         return {"train-official": sum(counts.values()) - counts.get("TEST", 0), "test": counts.get("TEST", 0)}
@@ -265,25 +264,16 @@ def _warn_missing(dataset: str, split: str, names: list[str], of: int, root: Pat
         warn(f"{dataset}/{split}", "missing", f"{len(names)} of {of} {what} are not in {root}: {listed}")
 
 
-def _find(root: Path, wanted: re.Pattern[str], levels: int) -> dict[str, Path]:
-    """Folders of a certain name at most some levels below a root, in natural order; they are not looked into.
+def _find(root: Path, wanted: re.Pattern[str]) -> dict[str, Path]:
+    """Folders of a certain name below a root, in natural order.
 
     Raises:
         UserError: The root is no folder.
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}.")
-    return dict(sorted(_walk(root, wanted, levels), key=lambda item: natural(item[0])))
-
-
-def _walk(folder: Path, wanted: re.Pattern[str], levels: int) -> Iterator[tuple[str, Path]]:
-    with os.scandir(folder) as entries:
-        below = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-    for name in below:
-        if wanted.fullmatch(name):
-            yield name, folder / name
-        elif levels > 1:
-            yield from _walk(folder / name, wanted, levels - 1)
+    found = find_named(root, lambda name: wanted.fullmatch(name) is not None)
+    return {folder.name: folder for folder in sorted(found, key=lambda folder: natural(folder.name))}
 
 
 def _names(folder: Path) -> list[str]:
@@ -300,4 +290,4 @@ def _flags(path: Path) -> NDArray[np.bool_] | None:
 
 def _lines(path: Path) -> list[str]:
     """The lines of a text file; none where there is no such file."""
-    return path.read_text(encoding="utf-8-sig").split() if path.is_file() else []
+    return read_text(path, "list").split() if path.is_file() else []

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from mstrack.data.annotations import read_boxes, read_flags
+from mstrack.data.annotations import UnreadableError, read_boxes, read_flags, read_text
 from mstrack.data.layout import (
     Item,
     Tree,
@@ -58,6 +58,7 @@ TREES: dict[str, Tree] = {
 """Path patterns below the root, or below any folder in it (`train/`, ...), for each layout of each dataset."""
 CHANNELS = {"depth": "depth", "ir": "thermal"}
 """Second channels of the VOT toolkit, and the modality that they are."""
+SPLITS = {"vot-rgbd": ("test", "all")}
 
 
 def depthtrack(root: Path, split: str) -> list[Sequence]:
@@ -93,8 +94,8 @@ def vot_rgbd(root: Path, split: str) -> list[Sequence]:
     Raises:
         UserError: Unknown split; no sequence is there, or one lacks a part; an annotation is malformed.
     """
-    if split not in ("test", "all"):
-        raise UserError(unknown("split of vot-rgbd", split, ("test", "all")))
+    if split not in SPLITS["vot-rgbd"]:
+        raise UserError(unknown("split of vot-rgbd", split, SPLITS["vot-rgbd"]))
     found = find_sequences(root, ("sequence", "color"), ("groundtruth.txt",))
     names = _listed(root) or sorted(found, key=natural)
     missing = [name for name in names if name not in found]
@@ -109,7 +110,7 @@ def vot_rgbd(root: Path, split: str) -> list[Sequence]:
 def _listed(root: Path) -> list[str]:
     """The names in `list.txt`; none where there is no such file."""
     file = first_file(root, ("list.txt", "sequences/list.txt"))
-    return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()] if file else []
+    return [line.strip() for line in read_text(file, "list").splitlines() if line.strip()] if file else []
 
 
 def _vot_sequence(folder: Path) -> Sequence | None:
@@ -124,8 +125,17 @@ def _vot_sequence(folder: Path) -> Sequence | None:
         read_boxes(need_file(folder, ("groundtruth.txt",))),
         aux=aux,
         modality=CHANNELS[second],
-        attributes=tuple(file.stem for file in tags if read_flags(file).any()),
+        attributes=tuple(file.stem for file in tags if _is_tagged(file)),
     )
+
+
+def _is_tagged(file: Path) -> bool:
+    """Whether a tag is 1 in any frame; not, with a warning, where the file cannot be read."""
+    try:
+        return bool(read_flags(file).any())
+    except UnreadableError as error:
+        warn(file.parent.name, "attributes", f"{error} It is left out.")
+        return False
 
 
 def _read_channels(folder: Path) -> dict[str, str]:
@@ -133,5 +143,5 @@ def _read_channels(folder: Path) -> dict[str, str]:
     file = folder / "sequence"
     if not file.is_file():
         return {}
-    found = re.findall(r"^channels\.(\w+)\s*=\s*(.+?)/[^/\n]*$", file.read_text(encoding="utf-8-sig"), flags=re.MULTILINE)
+    found = re.findall(r"^channels\.(\w+)\s*=\s*(.+?)/[^/\n]*$", read_text(file, "description"), flags=re.MULTILINE)
     return dict(found)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.annotations import orient_flags, read_boxes, read_flags
+from mstrack.data.annotations import orient_flags, read_boxes, read_flags, read_text
 from mstrack.data.events.source import check_recipe, read_events
 from mstrack.data.images import FrameFile
 from mstrack.data.layout import (
@@ -145,7 +145,7 @@ def _fe108_sequence(folder: Path, root: Path, events: str | None) -> Sequence | 
         aux = list_frames(folder / "evimg")
     else:
         offset = _find_offset(folder, root)
-        aux = read_events(folder, events, ("inter3_stack", "evimg"), len(rgb), offset or 0)
+        aux = read_events(folder, events, ("inter3_stack", "evimg"), rgb, len(boxes), offset or 0)
         if offset is None:
             warn(folder.name, "offset", "no list says which frame of the recording is its first image: it is left out.")
             return None
@@ -211,7 +211,7 @@ def _davis_sequence(folder: Path, root: Path, events: str | None, images: List[s
         rgb,
         boxes,
         None if flags is None else orient_flags(flags, boxes, name),
-        read_events(folder, events, published, len(rgb)),
+        read_events(folder, events, published, rgb, len(boxes)),
         "event",
         read_attributes(attributes, ATTRIBUTES) if attributes else (),
     )
@@ -251,7 +251,7 @@ def _find_offset(folder: Path, root: Path) -> int | None:
 
 def _read_offsets(path: Path) -> Iterator[tuple[str, int]]:
     """Lines of a name and a number; commas, tabs and spaces separate."""
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "list").splitlines(), start=1):
         words = re.split(r"[,;\s]+", line.strip())
         if len(words) == 2 and words[1].isdecimal():
             yield words[0], int(words[1])

@@ -3,7 +3,10 @@
 from functools import partial
 from pathlib import Path
 
-from mstrack.data.annotations import read_boxes, read_flags
+import numpy as np
+from numpy.typing import NDArray
+
+from mstrack.data.annotations import UnreadableError, read_boxes, read_flags
 from mstrack.data.layout import (
     Item,
     Tree,
@@ -18,7 +21,7 @@ from mstrack.data.layout import (
 )
 from mstrack.data.sequence import Sequence
 from mstrack.data.splits import read_list, select
-from mstrack.errors import UserError
+from mstrack.errors import UserError, warn
 
 LASHER_ATTRIBUTES = (
     *("NO", "PO", "TO", "HO", "MB", "LI", "HI", "AIV", "LR", "DEF"),
@@ -109,7 +112,12 @@ def _read_attribute_files(folder: Path) -> dict[str, tuple[str, ...]]:
     """Attributes of each sequence, from files with a flag per sequence; nothing where there are none."""
     files = [(attribute, folder / f"{attribute}.txt") for attribute in RGBT234_ATTRIBUTES]
     names = read_list("rgbt234", "test").names
-    flags = {attribute: read_flags(file) for attribute, file in files if file.is_file()}
+    flags: dict[str, NDArray[np.bool_]] = {}
+    for attribute, file in files:
+        try:
+            flags |= {attribute: read_flags(file)} if file.is_file() else {}
+        except UnreadableError as error:
+            warn(file.name, "attributes", f"{error} The attribute is left out.")
     for attribute, found in flags.items():
         if len(found) != len(names):
             raise UserError(f"{folder / attribute}.txt: {len(found)} flags for {len(names)} sequences.")

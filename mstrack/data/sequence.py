@@ -94,7 +94,7 @@ class Sequence:
         source = None if self.aux is None else self.aux[index]
         if source is None:
             return f"there is no {self.modality} frame"
-        if isinstance(source, Path) and not source.exists():
+        if isinstance(source, Path) and not _may_exist(source):
             return f"{self.modality} frame {source} does not exist"
         picture = open_aux(source, self.modality, self.encoding)
         if self.modality in ("depth", "thermal") and picture.blank:
@@ -113,6 +113,14 @@ class Sequence:
             aux_boxes=None if self.aux_boxes is None else self.aux_boxes[part],
             first=self.first + start,
         )
+
+
+def _may_exist(path: Path) -> bool:
+    """Whether a file is there, or in a closed folder: reading it says that."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def fill(frame: Frame, policy: str, last: Image | None, where: str) -> Frame:

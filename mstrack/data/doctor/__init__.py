@@ -13,13 +13,14 @@ from pathlib import Path
 from mstrack.data import OWN, load_sequences
 from mstrack.data.doctor import inspection
 from mstrack.data.doctor.findings import Counts, Finding, Report, SequenceFacts, SplitFacts
-from mstrack.data.doctor.survey import count_sequences
+from mstrack.data.doctor.survey import count_sequences, recognise
+from mstrack.data.own import split_folder
 from mstrack.data.roots import find_root
 from mstrack.data.sequence import Sequence
 from mstrack.data.splits import OFFICIAL, read_list, split_names
 from mstrack.data.stills import Stills
 from mstrack.errors import DataWarning, UserError
-from mstrack.registry import DATASETS, resolve
+from mstrack.registry import DATASETS, resolve, unknown
 
 KNOWN: dict[str, dict[str, Counts]] = {
     "coesot": {"test": Counts(None, 176_589, 16_045), "test-527": Counts(None, 176_535, 16_039)},
@@ -67,7 +68,8 @@ def check(
         modality: The second modality, for datasets that have several.
 
     Raises:
-        UserError: No such dataset, folder or split. What is wrong inside of the folder is in the report.
+        UserError: No such dataset, folder or split; the folder is that of a dataset of the catalogue. What is wrong inside of
+            the folder is in the report.
     """
     own = name not in DATASETS and ":" not in name and Path(name).is_dir()
     dataset, folder = (OWN, Path(name)) if own else (name, root)
@@ -76,6 +78,11 @@ def check(
         folder = find_root(dataset, data_root)
     if folder is not None and not folder.is_dir() and dataset != "synthetic":
         raise UserError(f"there is no folder {folder}.")
+    known = recognise(Path(name)) if own else ""
+    if known:
+        raise UserError(f"{name} holds sequences of {known}, not data of your own: `mst data check {known} --root {name}`.")
+    if split:
+        _check_split(dataset, split, folder)
     report = Report(name, folder, "decoded" if decode else "headers" if headers else "sampled")
     wanted = [split] if split else _present(report, dataset, folder)
     loaded = [(part, _load(report, dataset, part, folder, modality)) for part in wanted]
@@ -124,7 +131,19 @@ def _declared(dataset: str) -> tuple[str, ...]:
     """The splits in `SPLITS` of a dataset's module: of this dataset, or of all that it has."""
     function = resolve("datasets", dataset)
     declared = getattr(sys.modules.get(getattr(function, "__module__", "")), "SPLITS", ())
-    return tuple(declared[dataset] if isinstance(declared, Mapping) and dataset in declared else declared)
+    if isinstance(declared, Mapping) and not declared.keys().isdisjoint(DATASETS):
+        return tuple(declared.get(dataset, ()))
+    return tuple(declared)
+
+
+def _check_split(dataset: str, split: str, folder: Path | None) -> None:
+    """Refuse a split that the dataset does not have; what splits a function of a user's own has, it says itself."""
+    if dataset == OWN and folder is not None:
+        split_folder(folder, split)
+        return
+    known = list(dict.fromkeys([*split_names(dataset), *_declared(dataset)]))
+    if dataset in DATASETS and split not in known:
+        raise UserError(unknown(f"split of {dataset}", split, known))
 
 
 def _present(report: Report, dataset: str, folder: Path | None) -> list[str]:
@@ -134,7 +153,8 @@ def _present(report: Report, dataset: str, folder: Path | None) -> list[str]:
         return splits
     if dataset == OWN:
         return [split for split in splits if (folder / split).is_dir()] or [ALL]
-    counts = count_sequences(dataset, folder)
+    with collect_warnings(lambda _: None):  # the reader says them too
+        counts = count_sequences(dataset, folder)
     there = [split for split in splits if counts.get(split, 1)]
     for split in splits if there else ():
         if split not in there:

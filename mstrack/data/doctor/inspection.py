@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mstrack.boxes import corners
 from mstrack.data.doctor.findings import Finding, SequenceFacts, Size
 from mstrack.data.doctor.headers import image_size
-from mstrack.data.imagefiles import decode_bytes, read_bytes
+from mstrack.data.imagefiles import decode_bytes, is_cut_short, read_bytes
 from mstrack.data.images import is_blank
 from mstrack.data.layout import Files
 from mstrack.data.sequence import Sequence
@@ -66,7 +66,11 @@ def decode(sequence: Sequence, split: str, pool: Executor, step: Callable[[], No
     blank, repeated = sum(look.blank for look in aux), _count_repeats(rgb)
     kind = sequence.modality
     if blank:
-        level, text = ("warning", "") if kind != "event" or 2 * blank > len(aux) else ("note", ", nothing moved or no events")
+        mostly = 2 * blank > len(aux)
+        level, text = ("warning" if mostly else "note", ", nothing moved or no events")
+        if kind != "event":
+            level = "error" if mostly else "warning"
+            text = ": a dead sensor. Such frames count as missing: --missing, or data.missing of a recipe, says what is fed"
         said = f"{blank} of {len(aux)} {kind} images have one value everywhere{text}"
         findings.append(Finding(level, "blank", sequence.name, said, blank))  # type: ignore[arg-type]
     for what, count in (("colour", repeated), (kind, _count_repeats(aux) if kind != "event" else 0)):
@@ -157,6 +161,8 @@ def _decode(source: Any, modality: str | None) -> Look:
     try:
         data = read_bytes(source) if isinstance(source, Path) else b""
         image = decode_bytes(data, flags, source) if data else source.decode(flags)
+        if is_cut_short(data, image):
+            raise UserError(f"image {source} is damaged: its data end before the picture does. Copy it again.")
     except UserError as error:
         return Look(problem=str(error))
     height, width = image.shape[:2]

@@ -8,18 +8,18 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from mstrack.data.events.cache import EventFrame, EventFrames
+from mstrack.data.events.cache import EventFrame, EventFrames, render_frames
 from mstrack.data.events.files import SUFFIXES, RecordingInfo, holds_events, open_recording, recording_info
 from mstrack.data.events.folders import DESCRIPTION, Converted, convert
 from mstrack.data.events.recipes import RECIPES, find_recipe
-from mstrack.data.events.times import Timing
+from mstrack.data.events.times import Timing, UnknownTimesError
 from mstrack.data.events.windows import stream
 from mstrack.errors import DataWarning, UserError, warn
 
@@ -31,11 +31,13 @@ __all__ = [
     "EventFrames",
     "RecordingInfo",
     "Timing",
+    "UnknownTimesError",
     "convert",
     "convert_tree",
     "find_recordings",
     "open_recording",
     "recording_info",
+    "render_frames",
     "stream",
 ]
 
@@ -45,6 +47,8 @@ Progress = Callable[[int, int, str], None]
 def find_recordings(root: Path | str) -> list[Path]:
     """The event recordings at or below `root`, sorted; hidden folders and folders of event frames are not searched.
 
+    Links to folders are followed, each folder is searched once.
+
     Raises:
         UserError: There is none.
     """
@@ -52,14 +56,33 @@ def find_recordings(root: Path | str) -> list[Path]:
     if root.is_file():
         return [root]
     found = []
-    for folder, below, names in os.walk(root):
-        below[:] = [] if DESCRIPTION in names else sorted(name for name in below if not name.startswith("."))
+    for folder, names in _walk(root):
         paths = (Path(folder, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
         found += [path for path in paths if holds_events(path)]
     if not found:
         what = f"holds no event recording ({', '.join(SUFFIXES)})" if root.is_dir() else "does not exist"
         raise UserError(f"{root} {what}.")
     return sorted(found)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, names of its files) at and below a root, links after everything that lies there itself."""
+    visited: set[tuple[int, int]] = set()
+    tops = [root]
+    for top in tops:
+        for folder, below, names in os.walk(top):
+            place = Path(folder)
+            identity = place.stat().st_dev, place.stat().st_ino
+            known = identity in visited or DESCRIPTION in names
+            within = [] if known else sorted(name for name in below if not name.startswith("."))
+            links = [name for name in within if os.path.islink(place / name)]  # noqa: PTH114 - no error where it is not allowed
+            below[:] = [name for name in within if name not in links]
+            if identity in visited:
+                continue
+            visited.add(identity)
+            above = (place.resolve(), *place.resolve().parents) if links else ()  # a link there leads out of the root
+            tops += [place / name for name in links if (place / name).resolve() not in above]
+            yield place, names
 
 
 def convert_tree(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mstrack.data.events.folders import convert_to, find_current, name_folders
 from mstrack.data.events.recipes import find_recipe
-from mstrack.data.events.times import Timing
+from mstrack.data.events.times import Timing, UnknownTimesError
 from mstrack.data.imagefiles import decode
 from mstrack.data.roots import cache_root
 from mstrack.errors import UserError
@@ -48,7 +48,11 @@ class EventFrame:
         Raises:
             UserError: The recording cannot be used, or has fewer frames.
         """
-        folder, count = _render(self.source, self.recipe, self.timing)
+        try:
+            folder, count = _render(self.source, self.recipe, self.timing)
+        except UnknownTimesError as error:
+            command = f"mst data events {self.source} --recipe {self.recipe} --times FILE"
+            raise UserError(f"{error.finding}. Make its frames first: `{command}`, or --fps N.") from error
         if not 0 <= self.index < count:
             raise UserError(f"recording {self.source} has {count} frames, frame {self.index} (from 0) was asked for.")
         path = folder / f"{self.index:06d}.png"
@@ -108,6 +112,16 @@ class EventFrames(abc.Sequence[EventFrame]):
 
     def __repr__(self) -> str:
         return f"EventFrames({str(self.source)!r}, {self.recipe!r}, {self.indices})"
+
+
+def render_frames(source: Path, recipe: str, timing: Timing) -> int:
+    """Render a recording now, unless that was done; the number of its frames.
+
+    Raises:
+        UserError: The recording cannot be used.
+        UnknownTimesError: Neither the recording nor `timing` says when the frames are.
+    """
+    return _render(source, recipe, timing)[1]
 
 
 @lru_cache(maxsize=4096)

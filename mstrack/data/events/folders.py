@@ -18,8 +18,9 @@ from mstrack.data.events.recipes import Recipe, encode, find_recipe
 from mstrack.data.events.times import Timing
 from mstrack.data.events.types import CameraFrame
 from mstrack.data.events.windows import paint
+from mstrack.data.roots import cache_root
 from mstrack.errors import UserError, warn
-from mstrack.results import read_json, write_json
+from mstrack.results import read_json, write_json, write_text
 
 try:
     import fcntl
@@ -102,7 +103,7 @@ def convert_to(
 ) -> Converted:
     """`convert` into a folder of any name; `camera` is that of the camera frames, None for none."""
     wanted = _describe(path, find_recipe(recipe), timing or Timing())
-    found = _read_description(folder)
+    found = read_description(folder)
     reason = _judge(path, folder, wanted, partial)
     if camera is not None and not (lacking := _judge(path, camera, {"source": wanted["source"]}, partial)):
         camera = None
@@ -126,7 +127,15 @@ def find_current(path: Path, recipe: str, folder: Path, timing: Timing | None = 
     """The number of frames in a finished folder that fits recording and recipe, None where there is no such folder."""
     if _judge(path, folder, _describe(path, find_recipe(recipe), timing or Timing()), True):
         return None
-    return int((_read_description(folder) or {"frames": 0})["frames"])
+    return int((read_description(folder) or {"frames": 0})["frames"])
+
+
+def find_fault(path: Path, recipe: str, folder: Path) -> str:
+    """Why a folder does not hold the frames of a recording as it is now, empty where it does, at whatever times they are."""
+    found = read_description(folder)
+    if found is None:
+        return f"its {DESCRIPTION} cannot be read"
+    return _judge(path, folder, {**_describe(path, find_recipe(recipe), Timing()), "timing": found.get("timing")}, True)
 
 
 def _write(
@@ -186,7 +195,7 @@ def _describe(path: Path, recipe: Recipe, timing: Timing) -> dict[str, Any]:
     }
 
 
-def _read_description(folder: Path) -> dict[str, Any] | None:
+def read_description(folder: Path) -> dict[str, Any] | None:
     """The content of `events.json`, None where it is missing, or damaged."""
     try:
         found = read_json(folder / DESCRIPTION)
@@ -197,12 +206,12 @@ def _read_description(folder: Path) -> dict[str, Any] | None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder may be replaced: it was made here, or is empty."""
-    return _read_description(folder) is not None or (folder.is_dir() and not any(folder.iterdir()))
+    return read_description(folder) is not None or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _judge(path: Path, folder: Path, wanted: dict[str, Any], partial: bool) -> str:
     """Why a folder does not do, empty where it does; `wanted` lacks what does not matter."""
-    found = _read_description(folder)
+    found = read_description(folder)
     if found is None:
         return f"there was no {folder.name}"
     if not _is_same(path, found["source"], wanted["source"]):
@@ -222,7 +231,19 @@ def _is_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether a recording is the one that was converted: by size and time, else by its content."""
     if any(found.get(key) != wanted[key] for key in ("name", "bytes")):
         return False
-    return found.get("mtime_ns") == wanted["mtime_ns"] or found.get("sha256") == _hash(path)
+    return found.get("mtime_ns") == wanted["mtime_ns"] or found.get("sha256") == _recall_hash(path, wanted)
+
+
+def _recall_hash(path: Path, source: dict[str, Any]) -> str:
+    """`_hash`, kept in the cache: the readers of a tree that was copied ask for it each time they open the tree."""
+    key = (str(path.absolute()), source["bytes"], source["mtime_ns"])
+    note = cache_root() / "events" / "sha256" / hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+    with contextlib.suppress(OSError):
+        return note.read_text()
+    digest = _hash(path)
+    with contextlib.suppress(UserError):
+        write_text(note, digest)
+    return digest
 
 
 def _hash(path: Path) -> str:
@@ -269,7 +290,7 @@ def _place(temporary: Path, folder: Path) -> None:
     try:
         temporary.rename(folder)
     except OSError:
-        if _read_description(folder) is None:  # else another process was faster
+        if read_description(folder) is None:  # else another process was faster
             raise
     finally:
         shutil.rmtree(old, ignore_errors=True)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence as List
 from pathlib import Path
 
+from mstrack.data.alignment import has_gaps, match_rows
 from mstrack.data.events.cache import EventFrames
-from mstrack.data.events.folders import DESCRIPTION
+from mstrack.data.events.folders import DESCRIPTION, find_fault, read_description
 from mstrack.data.events.recipes import RECIPES, find_recipe
 from mstrack.data.images import FrameFile
-from mstrack.data.layout import first_folder, list_frames
+from mstrack.data.layout import Files, first_folder, list_frames
 from mstrack.errors import UserError, warn
 
 RECIPE = "interval"
@@ -24,49 +25,80 @@ def check_recipe(events: str | None) -> str | None:
     return None if events is None else find_recipe(events).name
 
 
-def read_events(folder: Path, events: str | None, published: List[str], count: int, first: int = 0) -> List[FrameFile | None]:
+def read_events(
+    folder: Path, events: str | None, published: List[str], rgb: List[FrameFile], rows: int, first: int = 0
+) -> List[FrameFile | None]:
     """The event frames of a sequence.
 
     Args:
         folder: Of the sequence.
-        events: None: the published frames; where there are none, frames that `mst data events` made; else those of the
-            recipe `interval`, rendered from the recording (`.aedat4`) when one is first asked for. The name of a recipe:
-            frames of that recipe, made before or rendered.
+        events: The name of a recipe: its frames, made before by `mst data events`, else rendered from the recording
+            (`.aedat4`) when one is first asked for. None: the published frames; where there are none, those of `interval`.
         published: Names of the folder of published frames.
-        count: How many colour frames the sequence has.
+        rgb: Its colour frames.
+        rows: How many rows its annotation has: where colour frames are missing in the middle, one for each of them, too.
         first: Which of the recording's frames is the first of them, from 0.
 
     Returns:
-        The frames; None, with a warning, for colour frames behind the last frame that was converted.
+        The frames; None, with a warning, for those that are missing among the frames that were made before. Frames that were
+        made of a recording as it is no longer are not taken, with a warning.
 
     Raises:
-        UserError: There is nothing of the kind.
+        UserError: There is nothing of the kind; or only what cannot be rendered without times that were given before.
     """
     found = first_folder(folder, published) if events is None else None
     if found:
         return list_frames(found)
+    recipe = events or RECIPE
+    places = (match_rows(rgb, rows) if has_gaps(rgb) else None) or range(len(rgb))
     recording = _find_recording(folder)
-    recipes = [events] if events else [RECIPE, *(name for name in RECIPES if name != RECIPE)]
-    for stem in ("", f"{recording.stem}_") if recording else ("",):
-        for recipe in recipes:
-            made = folder / f"{stem}events_{recipe}"
-            if (made / DESCRIPTION).is_file():
-                return _fill(list_frames(made)[first : first + count], count, made)
+    stale = []
+    for prefix in ("", f"{recording.stem if recording else folder.name}_"):
+        made = folder / f"{prefix}events_{recipe}"
+        if not (made / DESCRIPTION).is_file():
+            continue
+        source = recording or _find_source(made)
+        fault = find_fault(source, recipe, made) if source else ""
+        if not fault:
+            return _take(made, [first + place for place in places])
+        stale.append((made, f"{made} is not used: {fault}"))
+    for made, text in stale:
+        if recording is None or any(((read_description(made) or {}).get("timing") or {}).values()):
+            command = f"mst data events {folder} --recipe {recipe}"
+            raise UserError(f"sequence '{folder.name}': {text}. Make its frames again: `{command}`, with --times or --fps.")
+        warn(folder.name, "events", f"{text}; {recording.name} is rendered instead.")
     if recording is None:
-        wanted = "a recording (.aedat4)" if events else f"{' or '.join(published)}, nor a recording (.aedat4) to make them from"
-        raise UserError(
-            f"sequence '{folder.name}': {folder} has no {wanted}."
-            + (" Not every sequence has one: leave out the argument events, or choose a split of those that do." * bool(events))
-        )
-    return EventFrames(recording, events or RECIPE, count, first)
+        raise UserError(f"sequence '{folder.name}': {folder} has {_describe_lack(folder, events, published)}")
+    frames = EventFrames(recording, recipe, places[-1] + 1, first)
+    return frames if len(frames) == len(places) else [frames[place] for place in places]
 
 
-def _fill(frames: List[FrameFile | None], count: int, folder: Path) -> List[FrameFile | None]:
-    lacking = count - len(frames)
-    if lacking:
-        text = f"{folder} has {len(frames)} frames for {count} colour frames: the last {lacking} lack theirs."
-        warn(folder.parent.name, "pairs", text)
-    return [*frames, *[None] * lacking] if lacking else frames
+def _take(made: Path, numbers: List[int]) -> List[FrameFile | None]:
+    """The frames of these numbers in a folder of frames."""
+    wanted = tuple(f"{number:06d}.png" for number in numbers)
+    there = set(list_frames(made).names)
+    lacking = [name for name in wanted if name not in there]
+    if not lacking:
+        return Files(made, wanted)
+    named = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+    warn(made.parent.name, "pairs", f"{made} lacks the frames of {len(lacking)} of {len(wanted)} colour frames: {named}.")
+    return [made / name if name in there else None for name in wanted]
+
+
+def _describe_lack(folder: Path, events: str | None, published: List[str]) -> str:
+    """What a folder without event frames of the kind and without recording should have."""
+    if events:
+        rest = "Not every sequence has one: leave out the argument events, or choose a split of those that do."
+        return f"no recording (.aedat4) and no folder events_{events}. {rest}"
+    others = [recipe for recipe in RECIPES if recipe != RECIPE and (folder / f"events_{recipe}" / DESCRIPTION).is_file()]
+    rest = f" It has events_{others[0]}, which is taken when asked for by name (events={others[0]})." if others else ""
+    return f"no {' or '.join(published)}, nor a recording (.aedat4) to make them from.{rest}"
+
+
+def _find_source(made: Path) -> Path | None:
+    """What a folder of event frames was made from, where that still lies beside it: another kind of file than .aedat4."""
+    name = ((read_description(made) or {}).get("source") or {}).get("name")
+    return made.parent / name if isinstance(name, str) and (made.parent / name).is_file() else None
 
 
 def _find_recording(folder: Path) -> Path | None:

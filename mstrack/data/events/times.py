@@ -67,6 +67,17 @@ def read_times(path: Path) -> NDArray[np.int64]:
     return np.array(rows, np.int64)
 
 
+class UnknownTimesError(UserError):
+    """A recording does not say when its frames are; `finding` is that alone, the message also what to do."""
+
+    def __init__(self, finding: str) -> None:
+        super().__init__(
+            f"{finding}. Give a text file with the time of each frame, in microseconds, a line each (--times, times=...), or a"
+            " frame rate (--fps, fps=...)."
+        )
+        self.finding = finding
+
+
 class Windows:
     """The windows of the frames, as far as they are known."""
 
@@ -93,10 +104,9 @@ class Windows:
                     "recipe 'exposure' needs the frames' exposures, not a rate: use 'interval', or a file of times."
                 )
         elif "frame" not in recording.streams:
-            raise UserError(
+            raise UnknownTimesError(
                 f"recording {recording.path} holds no frames, only {_list(recording.streams)}, so the times of the frames are"
-                " not known: give a text file with a time in microseconds per line (--times, times=...), or a frame rate"
-                " (--fps, fps=...)."
+                " not known"
             )
 
     def add(self, frame: CameraFrame) -> None:
@@ -105,9 +115,9 @@ class Windows:
             return
         begin, end = frame.exposure if self.exposure else (frame.begin, frame.begin)
         if self.begins and begin < self.begins[-1]:
-            raise UserError(
+            raise UnknownTimesError(
                 f"recording {self.recording.path}: the times of the frames jump back, from {self.begins[-1]} to {begin} at"
-                f" frame {frame.index}. Give the times yourself (--times, times=...), or cut the recording there."
+                f" frame {frame.index}"
             )
         self.begins.append(begin)
         self.ends.append(end)
@@ -151,6 +161,10 @@ class Windows:
         """No more frames come, and no more events."""
         if not self.complete:
             self.last, self.complete = intake.latest, True
+        if not self.begins and self.timing == Timing() and intake.latest is not None:
+            raise UnknownTimesError(
+                f"recording {self.recording.path} holds no frames, only events, so the times of the frames are not known"
+            )
 
     def find(self, index: int) -> tuple[int, int] | None:
         """The [begin, end) of a window; None where it is not known yet, or there is none."""

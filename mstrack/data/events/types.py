@@ -42,7 +42,7 @@ class DamagedFileError(UserError):
     """A recording that cannot be read to its end; `finding` says why and how far, the message also what to do."""
 
     def __init__(self, finding: str) -> None:
-        super().__init__(f"{finding}. Copy it again, or convert what is there (--partial, partial=True).")
+        super().__init__(f"{finding}. Copy it again, or convert what is there (`mst data events --partial`, partial=True).")
         self.finding = finding
 
 
