@@ -46,7 +46,7 @@ def main() -> None:
     """Run the command line: 0 done, 1 the run failed, 2 bad input (one message, no traceback unless `--debug`)."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    show_data_warnings()
+    show_data_warnings(quiet=os.environ.get("RANK", "0") != "0")  # of torchrun's processes the first one speaks
     try:
         app()
     except UserError as error:
@@ -60,13 +60,29 @@ def main() -> None:
         say_error(f"{error.filename}: {error.strerror}." if error.filename is not None else str(error))
         sys.exit(2)
     except RuntimeError as error:
-        if debug or type(error).__name__ != "TrainingError":
+        said = _explain_failure(error)
+        if debug or said is None:
             raise
-        say_error(str(error))
+        say_error(said)
         sys.exit(1)
     except KeyboardInterrupt:
         say_error("interrupted. What was finished is kept; the same command goes on from there.")
         sys.exit(130)
+
+
+def _explain_failure(error: RuntimeError) -> str | None:
+    """A sentence for the failures of a run that are not the program's own; None for all others."""
+    text = str(error)
+    if type(error).__name__ == "TrainingError":
+        return text
+    if os.environ.get("WORLD_SIZE", "1") != "1" and ("Connection closed by peer" in text or "Gloo" in text or "NCCL" in text):
+        return f"rank {os.environ.get('RANK')}: another process of this run has stopped; its own message says why."
+    if "DataLoader worker" in text:
+        return (
+            f"a loading process died ({text.splitlines()[0]}): killed, or out of memory or shared memory (/dev/shm)?"
+            " Fewer of them: run.workers=N."
+        )
+    return None
 
 
 @app.callback()

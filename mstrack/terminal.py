@@ -96,8 +96,11 @@ def say_error(message: str) -> None:
     typer.echo(typer.style("error: ", fg="red", bold=True) + message, err=True)
 
 
-def show_data_warnings() -> None:
+def show_data_warnings(quiet: bool = False) -> None:
     """Make a `DataWarning` a line on the error output, the first few of each kind; other warnings stay as they are."""
+    if quiet:
+        warnings.simplefilter("ignore", DataWarning)
+        return
     usual, seen = warnings.showwarning, Counter[str]()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:

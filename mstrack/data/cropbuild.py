@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import threading
@@ -36,6 +35,7 @@ from mstrack.data.images import Picture, open_reduced
 from mstrack.data.pairs import Extent, Pairing, find_extent
 from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError
+from mstrack.machine import usable_cores
 
 try:
     import fcntl
@@ -106,7 +106,7 @@ def build(
                 shutil.rmtree(folder / key, ignore_errors=True)
             budget = _Budget(max_bytes, sum(path.stat().st_size for path in folder.glob("*/*") if path.is_file()))
             kept = len(wanted) - len(todo)
-            with ThreadPoolExecutor(workers or _cores()) as pool:
+            with ThreadPoolExecutor(workers or usable_cores()) as pool:
                 jobs = [pool.submit(_make, s, plan, folder / key, budget) for key, s in todo.items()]
                 try:
                     for done, job in enumerate(as_completed(jobs), kept + 1):
@@ -289,8 +289,3 @@ def _choose_codec(file: FrameFile | None, kind: str, raw: NDArray[np.uint8]) -> 
 
 def _count(sequence: Sequence, modalities: int) -> int:
     return min(modalities, 1 if sequence.aux is None else 2)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

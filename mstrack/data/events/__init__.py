@@ -22,6 +22,7 @@ from mstrack.data.events.recipes import RECIPES, find_recipe
 from mstrack.data.events.times import Timing, UnknownTimesError
 from mstrack.data.events.windows import stream
 from mstrack.errors import DataWarning, UserError, warn
+from mstrack.machine import usable_cores
 
 __all__ = [
     "RECIPES",
@@ -132,7 +133,7 @@ def convert_tree(
     ]
     results: dict[int, Converted] = {}
     failures: dict[int, str] = {}
-    with contextlib.closing(_convert_all(jobs, workers or _cores())) as outcomes:
+    with contextlib.closing(_convert_all(jobs, workers or usable_cores())) as outcomes:
         for index, outcome in outcomes:
             if isinstance(outcome, Converted):
                 results[index] = outcome
@@ -232,8 +233,3 @@ def serve() -> None:
     found = [note.message for note in notes]
     answer["warnings"] = [[note.sequence, note.kind, note.text] for note in found if isinstance(note, DataWarning)]
     sys.stdout.write(json.dumps(answer))
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

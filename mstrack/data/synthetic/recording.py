@@ -15,6 +15,7 @@ from mstrack.data.sequence import MODALITIES
 from mstrack.data.synthetic.looks import COLOUR_CONDITIONS, FAILURE_RATE, FAILURES, LOOKS, SITUATIONS
 from mstrack.data.synthetic.scene import Scene
 from mstrack.data.synthetic.sensors import ColourCamera, DepthCamera, EventCamera, ThermalCamera
+from mstrack.machine import usable_cores
 
 OCCLUSION_FRAMES = 20
 """Shorter sequences have no time for an occlusion that begins and ends."""
@@ -86,7 +87,7 @@ def record_split(
         OSError: A file cannot be written, or a process has failed.
     """
     sequences, frames = counts
-    workers = min(workers or _cores(), sequences, -(-sequences * frames // FRAMES_PER_WORKER))
+    workers = min(workers or usable_cores(), sequences, -(-sequences * frames // FRAMES_PER_WORKER))
     if workers == 1:
         for index in range(sequences):
             record(folder / name_sequence(split, index), seed, split, index, frames)
@@ -138,8 +139,3 @@ def _follow(child: subprocess.Popen[str], step: Callable[[], None]) -> str | Non
 def _write(folder: Path, t: int, image: np.ndarray, kind: str, options: list[int]) -> None:
     _, data = cv2.imencode(f".{kind}", image, options)
     (folder / f"{t:06d}.{kind}").write_bytes(data.tobytes())
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
