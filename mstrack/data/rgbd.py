@@ -25,6 +25,7 @@ from mstrack.registry import unknown
 _COLOUR = Item("rgb", "colour", 1)
 _DEPTH = Item("depth16", "16 bits, millimetres, 0 where nothing was measured", 1)
 _BOXES = Item("boxes", "x,y,w,h per line, nan where the target is absent")
+_TAGS = Item("tags", "an attribute: 0 or 1 per frame (optional)")
 
 TREES: dict[str, Tree] = {
     "depthtrack": {
@@ -32,6 +33,7 @@ TREES: dict[str, Tree] = {
             "<sequence>/color/%08d.jpg": _COLOUR,
             "<sequence>/depth/%08d.png": _DEPTH,
             "<sequence>/groundtruth.txt": _BOXES,
+            "<sequence>/<tag>.tag": _TAGS,
         },
         "coloured": {
             "<sequence>/color/%08d.jpg": _COLOUR,
@@ -45,7 +47,7 @@ TREES: dict[str, Tree] = {
             "<sequence>/color/%08d.jpg": _COLOUR,
             "<sequence>/depth/%08d.png": _DEPTH,
             "<sequence>/groundtruth.txt": Item("boxes", "x,y,w,h or four corners per line, nan if absent; or the first alone"),
-            "<sequence>/<tag>.tag": Item("tags", "an attribute: 0 or 1 per frame (optional)"),
+            "<sequence>/<tag>.tag": _TAGS,
         },
         "thermal": {
             "<sequence>/sequence": Item("channels", "channels.color=color/%08d.jpg and channels.depth= or channels.ir="),
@@ -64,6 +66,8 @@ SPLITS = {"vot-rgbd": ("test", "all")}
 def depthtrack(root: Path, split: str) -> list[Sequence]:
     """DepthTrack: colour and depth of an Intel RealSense, 152 sequences for training and 50 for the test.
 
+    Attributes are the tags that are 1 in any frame.
+
     Args:
         root: Folder with the sequences.
         split: `train-official`, `train`, `val`, `test` or `all`.
@@ -78,7 +82,8 @@ def depthtrack(root: Path, split: str) -> list[Sequence]:
 def _depthtrack_sequence(folder: Path) -> Sequence | None:
     rgb = list_frames(need_folder(folder, ("color",)))
     aux = list_frames(need_folder(folder, ("depth", "depth_color")))
-    return assemble(folder.name, rgb, read_boxes(need_file(folder, ("groundtruth.txt",))), aux=aux, modality="depth")
+    boxes = read_boxes(need_file(folder, ("groundtruth.txt",)))
+    return assemble(folder.name, rgb, boxes, aux=aux, modality="depth", attributes=_read_tags(folder))
 
 
 # ---------------------------------------------------------------- folders of the VOT toolkit
@@ -118,15 +123,19 @@ def _vot_sequence(folder: Path) -> Sequence | None:
     rgb = list_frames(need_folder(folder, (channels.get("color", "color"),)))
     second = next((channel for channel in CHANNELS if channel in channels or (folder / channel).is_dir()), "depth")
     aux = list_frames(need_folder(folder, (channels.get(second, second),)))
-    tags = sorted(file for file in folder.iterdir() if file.suffix == ".tag")
     return assemble(
         folder.name,
         rgb,
         read_boxes(need_file(folder, ("groundtruth.txt",))),
         aux=aux,
         modality=CHANNELS[second],
-        attributes=tuple(file.stem for file in tags if _is_tagged(file)),
+        attributes=_read_tags(folder),
     )
+
+
+def _read_tags(folder: Path) -> tuple[str, ...]:
+    """The attributes of a sequence, from the VOT toolkit's files of tags."""
+    return tuple(file.stem for file in sorted(folder.glob("*.tag")) if _is_tagged(file))
 
 
 def _is_tagged(file: Path) -> bool:

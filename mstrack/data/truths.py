@@ -269,7 +269,7 @@ def _read(name: str, path: str, spot: _Spot, attributes: Attributes) -> Truth:
 def _attribute_reader(dataset: str) -> Attributes:
     if dataset == "rgbt234":
         return _ListedAttributes()
-    if dataset == "vot-rgbd":
+    if dataset in ("depthtrack", "vot-rgbd"):
         return lambda name, spot: tuple(Path(f.name).stem for f in spot.tags(name) if read_flags(_as_path(f)).any())
     if dataset in _SEQUENCE_FLAGS:
         return partial(_read_flagged, labels=_SEQUENCE_FLAGS[dataset][0], folders=_SEQUENCE_FLAGS[dataset][1])
