@@ -55,9 +55,10 @@ class Client:
         self.sink.flush()
 
     def hear(self) -> Message:
-        while (message := parse_message(self.source.readline().decode())) is None:
-            pass
-        return message
+        while line := self.source.readline():
+            if message := parse_message(line.decode()):
+                return message
+        raise EOFError("the tracker's process has ended without a word")
 
     def follow(self, sequence: Sequence) -> tuple[np.ndarray, list[float]]:
         """Boxes and confidences of a whole sequence."""
