@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import yaml
 
-from mstrack import checkpoint, create_model, vot
+from mstrack import checkpoint, create_model
 from mstrack.data import Sequence, load_sequences
 from mstrack.data.splits import read_list
 from mstrack.errors import DataWarning, UserError
 from mstrack.tracker import follow
+from mstrack.vot import process
 from mstrack.vot.trax import LINE_LIMIT, Message, Stream, format_message, parse_message, parse_rectangle
 from mstrack.vot.workspace import SPACING, make_workspace, place_anchors
 
@@ -137,9 +138,9 @@ def answer(place: Path, monkeypatch: pytest.MonkeyPatch):
         def open_stream():
             yield Stream(io.BytesIO("".join(f"{line}\n" for line in lines).encode()), heard)
 
-        monkeypatch.setattr(vot, "open_stream", open_stream)
+        monkeypatch.setattr(process, "open_stream", open_stream)
         try:
-            vot.run(str(place / "small.safetensors"), modality, "cpu", missing)
+            process.run(str(place / "small.safetensors"), modality, "cpu", missing)
         finally:
             run.said = [m for m in map(parse_message, heard.getvalue().decode().splitlines()) if m]
         return run.said
