@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mstrack.data import layout, own, rgb, rgbd, rgbe
-from mstrack.data.annotations import UnreadableError, orient_flags, read_boxes, read_flags, read_text, usable
+from mstrack.data import own, rgb, rgbd, rgbe
+from mstrack.data.annotations import UnreadableError, orient_flags, read_attributes, read_boxes, read_flags, read_text, usable
 from mstrack.data.splits import read_list, split_names
 from mstrack.errors import DataWarning, UserError
 
@@ -305,7 +305,7 @@ def test_lists_and_descriptions_in_another_encoding_are_named(tmp_path: Path) ->
 def test_attributes_that_cannot_be_read_are_none(tmp_path: Path) -> None:
     spoil(tmp_path / "boy.txt", "latin-1")
     with pytest.warns(DataWarning, match=r"boy: .*boy\.txt is not a text file.*has none"):
-        assert layout.read_attributes(tmp_path / "boy.txt", ("CM", "LI")) == ()
+        assert read_attributes(tmp_path / "boy.txt", ("CM", "LI")) == ()
     spoil(tmp_path / "occlusion.tag", "latin-1")
     with pytest.warns(DataWarning, match=r"occlusion\.tag is not a text file.*left out"):
         assert not rgbd._is_tagged(tmp_path / "occlusion.tag")

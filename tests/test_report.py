@@ -1,11 +1,11 @@
 import base64
 import re
-import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from browsing import open_page, start_browser
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -314,25 +314,8 @@ def test_colours_have_enough_contrast(theme):
 
 @pytest.fixture(scope="module")
 def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    if None in programs.values():
-        pytest.skip("needs a browser: Debian's packages chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"]
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking"):
-        options.add_argument(f"--{flag}")
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs["chromedriver"]))
-    yield driver
-    driver.quit()
-
-
-def open_page(browser, page: Path, width: int = 1280, scheme: str = "light") -> None:
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
-    browser.get(page.as_uri())
+    with start_browser() as driver:
+        yield driver
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

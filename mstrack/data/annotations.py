@@ -1,6 +1,7 @@
 """Annotation files: boxes and flags, whatever separates them, and errors that name file and line."""
 
 import re
+from collections.abc import Sequence as List
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,24 @@ def read_flags(path: Path, present: int = 1) -> NDArray[np.bool_]:
                 raise UserError(f"{path}, line {number}: '{word[:80]}' is not a flag; expected 0 or 1.")
             flags.append(int(word) == present)
     return np.array(flags)
+
+
+def read_attributes(path: Path, names: List[str]) -> tuple[str, ...]:
+    """The attributes whose flag is 1 in a file of 0 and 1; none where there is no such file or, with a warning, it is no text.
+
+    Raises:
+        UserError: The file has another number of flags.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        flags = SEPARATORS.split(read_text(path, "attribute file").strip().strip(",;"))
+    except UnreadableError as error:
+        warn(path.stem, "attributes", f"{error} The sequence has none.")
+        return ()
+    if len(flags) != len(names) or not set(flags) <= {"0", "1"}:
+        raise UserError(f"{path}: expected {len(names)} flags 0 or 1 ({', '.join(names)}), found '{' '.join(flags)[:80]}'.")
+    return tuple(name for name, flag in zip(names, flags, strict=True) if flag == "1")
 
 
 def orient_flags(flags: NDArray[np.bool_], boxes: NDArray[np.float64], name: str) -> NDArray[np.bool_]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.data.alignment import has_gaps, match_rows, pair
-from mstrack.data.annotations import UnreadableError, read_text, usable
+from mstrack.data.annotations import usable
 from mstrack.data.images import SUFFIXES, FrameFile
 from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError, warn
@@ -337,21 +337,3 @@ def describe_tree(tree: Tree) -> str:
 def _first_number(pattern: str, first: int) -> str:
     found = re.search(r"%\d*d", pattern)
     return found.group() % first if found else str(first)
-
-
-def read_attributes(path: Path, names: List[str]) -> tuple[str, ...]:
-    """The attributes whose flag is 1 in a file of 0 and 1; none where there is no such file or, with a warning, it is no text.
-
-    Raises:
-        UserError: The file has another number of flags.
-    """
-    if not path.is_file():
-        return ()
-    try:
-        flags: Any = re.split(r"[,;\s]+", read_text(path, "attribute file").strip().strip(",;"))
-    except UnreadableError as error:
-        warn(path.stem, "attributes", f"{error} The sequence has none.")
-        return ()
-    if len(flags) != len(names) or not set(flags) <= {"0", "1"}:
-        raise UserError(f"{path}: expected {len(names)} flags 0 or 1 ({', '.join(names)}), found '{' '.join(flags)[:80]}'.")
-    return tuple(name for name, flag in zip(names, flags, strict=True) if flag == "1")

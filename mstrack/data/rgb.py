@@ -12,6 +12,7 @@ from mstrack.data.annotations import read_boxes, read_flags, read_text, usable
 from mstrack.data.layout import Item, Tree, assemble, describe_tree, find_named, first_folder, natural, read_each
 from mstrack.data.numbered import list_numbered
 from mstrack.data.sequence import Sequence
+from mstrack.data.splits import warn_missing
 from mstrack.data.stills import Stills, read_instances
 from mstrack.errors import UserError, warn
 from mstrack.registry import unknown
@@ -85,7 +86,7 @@ def got10k(root: Path, split: str) -> list[Sequence]:
     if not found:
         raise _nothing("got10k", split, root)
     listed = {name for file in {path.parent / "list.txt" for path in found.values()} for name in _lines(file)}
-    _warn_missing("got10k", split, sorted(listed - found.keys()), len(listed), root)
+    warn_missing(f"got10k/{split}", sorted(listed - found.keys()), len(listed), root)
     return read_each(found.values(), _got10k_sequence)
 
 
@@ -121,7 +122,7 @@ def lasot(root: Path, split: str) -> list[Sequence]:
     if not found:
         raise _nothing("lasot", split, root)
     names = list(found) if split == "all" else _lasot_names(root, split, found)
-    _warn_missing("lasot", split, [name for name in names if name not in found], len(names), root)
+    warn_missing(f"lasot/{split}", [name for name in names if name not in found], len(names), root)
     folders = [found[name] for name in names if name in found]
     if not folders:
         raise _nothing("lasot", split, root)
@@ -177,7 +178,7 @@ def trackingnet(root: Path, split: str) -> list[Sequence]:
     there = [part for part in parts if (root / part / "anno").is_dir()]
     if not there:
         raise _nothing("trackingnet", split, root)
-    _warn_missing("trackingnet", split, [part for part in parts if part not in there], len(parts), root, "parts")
+    warn_missing(f"trackingnet/{split}", [part for part in parts if part not in there], len(parts), root, "parts")
     files = [file for part in there for file in _trackingnet_files(root / part)]
     return read_each(files, _trackingnet_sequence)
 
@@ -188,7 +189,7 @@ def _trackingnet_files(part: Path) -> list[Path]:
     folders = set(_names(frames)) if frames.is_dir() else set()
     files = sorted(name for name in _names(part / "anno") if name.endswith(".txt"))
     lacking = [name[:-4] for name in files if name[:-4] not in folders]
-    _warn_missing("trackingnet", part.name, lacking, len(files), frames, "sequences' frames")
+    warn_missing(f"trackingnet/{part.name}", lacking, len(files), frames, "sequences' frames")
     return [part / "anno" / name for name in files if name[:-4] in folders]
 
 
@@ -217,7 +218,7 @@ def coco(root: Path, split: str) -> List[Sequence]:
         raise _nothing("coco", split, root)
     names, ids, boxes = read_instances(file)
     there = set(_names(folder))
-    _warn_missing("coco", split, sorted(name for name in names.values() if name not in there), len(names), folder, "images")
+    warn_missing(f"coco/{split}", sorted(name for name in names.values() if name not in there), len(names), folder, "images")
     files = [name for name in names.values() if name in there]
     index = {name: i for i, name in enumerate(files)}
     images = np.array([index.get(names.get(image, ""), -1) for image in ids[:, 0].tolist()], dtype=np.int32)
@@ -256,12 +257,6 @@ def _check_split(dataset: str, split: str) -> None:
 def _nothing(dataset: str, split: str, root: Path) -> UserError:
     tree = describe_tree(TREES[dataset])
     return UserError(f"{dataset}: {root} has nothing of '{split}'. Expected one of these layouts:\n{tree}")
-
-
-def _warn_missing(dataset: str, split: str, names: list[str], of: int, root: Path, what: str = "sequences") -> None:
-    if names:
-        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        warn(f"{dataset}/{split}", "missing", f"{len(names)} of {of} {what} are not in {root}: {listed}")
 
 
 def _find(root: Path, wanted: re.Pattern[str]) -> dict[str, Path]:

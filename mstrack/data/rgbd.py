@@ -18,7 +18,7 @@ from mstrack.data.layout import (
     read_each,
 )
 from mstrack.data.sequence import Sequence
-from mstrack.data.splits import select
+from mstrack.data.splits import select, warn_missing
 from mstrack.errors import UserError, warn
 from mstrack.registry import unknown
 
@@ -106,9 +106,7 @@ def vot_rgbd(root: Path, split: str) -> list[Sequence]:
     missing = [name for name in names if name not in found]
     if len(missing) == len(names):
         raise UserError(f"vot-rgbd: {root} has none. Expected one of these layouts:\n{describe_tree(TREES['vot-rgbd'])}")
-    if missing:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        warn(f"vot-rgbd/{split}", "missing", f"{len(missing)} of {len(names)} sequences are not in {root}: {listed}")
+    warn_missing(f"vot-rgbd/{split}", missing, len(names), root)
     return read_each((found[name] for name in names if name in found), _vot_sequence)
 
 

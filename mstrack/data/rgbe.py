@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.annotations import orient_flags, read_boxes, read_flags, read_text
+from mstrack.data.annotations import orient_flags, read_attributes, read_boxes, read_flags, read_text
 from mstrack.data.events.source import check_recipe, read_events
 from mstrack.data.images import FrameFile
 from mstrack.data.layout import (
@@ -23,7 +23,6 @@ from mstrack.data.layout import (
     list_frames,
     need_file,
     need_folder,
-    read_attributes,
     read_each,
 )
 from mstrack.data.sequence import Sequence

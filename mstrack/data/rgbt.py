@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.annotations import UnreadableError, read_boxes, read_flags
+from mstrack.data.annotations import UnreadableError, read_attributes, read_boxes, read_flags
 from mstrack.data.layout import (
     Item,
     Tree,
@@ -16,7 +16,6 @@ from mstrack.data.layout import (
     list_frames,
     need_file,
     need_folder,
-    read_attributes,
     read_each,
 )
 from mstrack.data.sequence import Sequence

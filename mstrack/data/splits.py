@@ -104,11 +104,23 @@ def select(dataset: str, split: str, found: Mapping[str, Path], root: Path, tree
     if not present:
         held = f"It holds other sequences: {', '.join(list(found)[:3])}, ..." if found else "Expected one of these layouts:"
         raise UserError(f"{dataset}: {root} has none of the {len(names)} sequences of '{split}'. {held}\n{describe_tree(tree)}")
-    missing = [name for name in names if name not in found]
-    if missing:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        warn(f"{dataset}/{split}", "missing", f"{len(missing)} of {len(names)} sequences are not in {root}: {listed}")
+    warn_missing(f"{dataset}/{split}", [name for name in names if name not in found], len(names), root)
     return present
+
+
+def warn_missing(listed: str, missing: List[str], count: int, place: Path, what: str = "sequences") -> None:
+    """Warn of what a list has and a folder lacks; nothing is said where nothing is missing.
+
+    Args:
+        listed: Name of the list.
+        missing: What is missing.
+        count: How many the list has.
+        place: Where it was looked for.
+        what: What they are.
+    """
+    if missing:
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        warn(listed, "missing", f"{len(missing)} of {count} {what} are not in {place}: {names}")
 
 
 def _read(dataset: str, split: str) -> tuple[str, ...]:

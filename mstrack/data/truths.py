@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.data import load_sequences
-from mstrack.data.annotations import orient_flags, read_boxes, read_flags, usable
-from mstrack.data.layout import natural, read_attributes
+from mstrack.data.annotations import orient_flags, read_attributes, read_boxes, read_flags, usable
+from mstrack.data.layout import natural
 from mstrack.data.rgbe import ATTRIBUTE_FOLDERS, ATTRIBUTES
 from mstrack.data.rgbt import LASHER_ATTRIBUTES, RGBT234_ATTRIBUTES
 from mstrack.data.roots import find_root
 from mstrack.data.sequence import Sequence
-from mstrack.data.splits import read_list, split_names
+from mstrack.data.splits import read_list, split_names, warn_missing
 from mstrack.errors import DataWarning, UserError, warn
 from mstrack.filetree import File, Files, is_archive, list_files
 from mstrack.registry import DATASETS, unknown
@@ -122,9 +122,7 @@ def load_truths(
         expected = "\n".join(f"  .../{layout.boxes}" for layout in LAYOUTS.get(dataset, ANY))
         raise UserError(f"{place} has no annotation of {dataset}, split '{split}'. Expected files or archives with\n{expected}")
     missing = [name for name in names or () if name not in found]
-    if missing:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        warn(f"{dataset}/{split}", "missing", f"{len(missing)} of {len(names or ())} sequences are not in {place}: {listed}")
+    warn_missing(f"{dataset}/{split}", missing, len(names or ()), place)
     attributes = _attribute_reader(dataset)
     truths = [_read(name, *found[name], attributes) for name in names or sorted(found, key=natural) if name in found]
     return _check_public(dataset, truths)
