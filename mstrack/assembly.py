@@ -46,7 +46,7 @@ def build_optimizer(network: Network, config: Config) -> TunedAdamW:
             lr=config.train.lr,
             weight_decay=config.train.weight_decay,
             betas=config.train.betas,
-            patterns=list(config.tuning.parameters.items()),
+            patterns=None if config.tuning.parameters is None else list(config.tuning.parameters.items()),
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"tuning '{config.tuning.name}': {error}") from error

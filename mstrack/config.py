@@ -85,8 +85,10 @@ class TuningConfig(Section):
 
     name: str = Field("full", description="a name of `mst list tunings`, or module:class")
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the method")
-    parameters: dict[str, float] = Field(
-        {"*": 1.0}, description="name pattern: learning-rate factor, 0 freezes; the first match counts, all must match"
+    parameters: dict[str, float] | None = Field(
+        None,
+        description="name pattern: learning-rate factor, 0 freezes; the first match counts, all must match; none: what the"
+        " tracker's own paper trains",
     )
 
 
