@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as List
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mstrack import checkpoint
 from mstrack.config import Config, Source
@@ -22,7 +23,7 @@ from mstrack.data.stills import Stills
 from mstrack.errors import UserError, warn
 from mstrack.losses import tracking_losses
 from mstrack.models import create_model
-from mstrack.models.blocks import normalise
+from mstrack.models.blocks import Prediction, normalise
 from mstrack.models.network import Network
 from mstrack.registry import resolve
 from mstrack.tuning import TunedAdamW
@@ -124,9 +125,14 @@ def cache_crops(
 
 
 def pair_dataset(config: Config, network: Network, footage: Iterable[Footage], seed: int, training: bool) -> PairDataset:
-    """Training pairs of some sources, in the network's sizes; without variation when not `training`."""
+    """Training pairs of some sources, in the network's sizes; without variation when not `training`.
+
+    A network that reads a single modality never loses it to modality dropout.
+    """
     data, pairing = config.data, build_pairing(config, network)
     chosen = {field.name: getattr(data, field.name) for field in dataclasses.fields(Augmentation)}
+    if len(network.reads) == 1:
+        chosen["modality_dropout"] = 0.0
     groups = [Group(sequences, source.weight, source.min_size) for source, sequences in footage]
     variation = Augmentation(**chosen) if training else NONE
     return PairDataset(groups, pairing, variation, seed, data.cache * 1e9, data.crops, data.scaled_decode)
@@ -141,16 +147,24 @@ def set_mode(network: nn.Module) -> None:
 
 
 def batch_losses(model: nn.Module, batch: Batch, config: Config, device: torch.device) -> dict[str, torch.Tensor]:
-    """Forward pass and loss terms of a batch."""
+    """Forward pass and loss terms of a batch: the network's own in training mode, those of its prediction in eval mode."""
     send = partial(torch.Tensor.to, device=device, non_blocking=True)
     keep = send(batch.keep)[..., None, None, None]
     photometry = send(batch.photometry)
     template = normalise(vary(send(batch.template), photometry[:, 0])) * keep[:, 0]
     search = normalise(vary(send(batch.search), photometry[:, 1])) * keep[:, 1]
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-        prediction = model(template, search)
+    boxes = send(batch.boxes)
     weights = (config.train.losses.focal, config.train.losses.giou, config.train.losses.l1)
-    return tracking_losses(prediction, send(batch.boxes), weights=weights, box_at=config.train.box_at)
+
+    def losses(prediction: Prediction) -> dict[str, torch.Tensor]:
+        with torch.autocast(device.type, enabled=False):
+            return tracking_losses(prediction, boxes, weights=weights, box_at=config.train.box_at)
+
+    network = cast("Network", model.module if isinstance(model, DistributedDataParallel) else model)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+        if network.training:
+            return network.training_loss(model, template, search, losses)
+        return losses(model(template, search))
 
 
 def split(indices: list[int], size: int) -> list[list[int]]:

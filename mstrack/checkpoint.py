@@ -12,7 +12,7 @@ from torch import Tensor
 from mstrack.errors import UserError
 from mstrack.models import Network, create_model
 from mstrack.models.positions import interpolate_positions
-from mstrack.models.remap import identify, source_of
+from mstrack.models.remap import family_of, identify
 from mstrack.published import read_published
 from mstrack.registry import MODELS, unknown
 from mstrack.tensorfile import read_tensors, write_tensors
@@ -196,7 +196,7 @@ def _read(file: Path) -> _Weights:
         name, arguments = identify(tensors)
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return _Weights(tensors, name, arguments, {"source": file.name, "sha256": digest, "layout": source_of(tensors)})
+        return _Weights(tensors, name, arguments, {"source": file.name, "sha256": digest, "family": family_of(tensors)})
     metadata, tensors = read_tensors(file)
     made = metadata.get("format")
     if made is None:

@@ -1,6 +1,7 @@
 """The `mst` commands. Each imports its job when it is called, so that `mst --help` is immediate."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -10,10 +11,11 @@ from typing import Annotated, Literal
 import typer
 
 from mstrack.cli_data import DataRoot, Root, data_app
+from mstrack.cli_reproduce import reproduce_app
 from mstrack.cli_results import Modality, Protocol, results_app
 from mstrack.cli_vot import vot_app
 from mstrack.errors import UserError
-from mstrack.registry import TABLES, unknown
+from mstrack.registry import TABLES, summarise, unknown
 from mstrack.terminal import print_table, say, say_error, show_data_warnings, show_progress
 
 app = typer.Typer(
@@ -28,6 +30,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(vot_app, name="vot")
 app.add_typer(results_app)
+app.add_typer(reproduce_app)
 
 Recipe = Literal["exposure", "interval", "stack3", "voxel"]
 Encoding = Annotated[
@@ -37,7 +40,8 @@ Encoding = Annotated[
 Missing = Annotated[
     Literal["error", "zero", "copy", "last"], typer.Option(help="What is fed for a frame without its second modality.")
 ]
-Checkpoint = Annotated[str, typer.Argument(help="A .safetensors file, or the name of a shipped weight (mst-tiny-thermal).")]
+FOR_CHECKPOINT = "A .safetensors file, or the name of a shipped weight (mst-tiny-thermal)."
+Checkpoint = Annotated[str, typer.Argument(help=FOR_CHECKPOINT)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as train.lr=3e-4.")]
 
@@ -153,7 +157,7 @@ def track(
     from mstrack.clip import open_clip, parse_box, track_clip
     from mstrack.data.events import Timing
     from mstrack.distributed import choose_device
-    from mstrack.evaluation import trained_encoding, trained_modality, trained_recipe
+    from mstrack.provenance import trained_encoding, trained_modality, trained_recipe
     from mstrack.tracker import TrackerBatch
 
     start = parse_box(box)
@@ -176,31 +180,45 @@ def track(
 
 @app.command(name="eval")
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoint: Annotated[str | None, typer.Argument(help=FOR_CHECKPOINT, show_default=False)] = None,
+    tracker: Annotated[
+        str | None, typer.Option(metavar="SPEC", help='A tracker that is not ours: trax:"COMMAND" or module:Class.')
+    ] = None,
+    tracker_argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="For that tracker.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a TraX tracker has for each answer.")] = 300,
     on: Annotated[str, typer.Option(help="A dataset of `mst list datasets`, or a folder of your own data.")] = "synthetic",
     split: Annotated[str, typer.Option(help="Which of its splits.")] = "test",
     root: Root = None,
     data_root: DataRoot = None,
-    modality: Annotated[Modality | None, typer.Option(help="The second modality; default: as trained.")] = None,
+    modality: Annotated[
+        Literal["rgb", "event", "depth", "thermal"] | None,
+        typer.Option(help="The second modality, or rgb for none; default: as trained, or the dataset's."),
+    ] = None,
     encoding: Encoding = None,
     missing: Missing = "error",
     argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the dataset: events=exposure.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Sequences of the list that are not there are an error.")] = False,
     protocol: Protocol = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: results/CHECKPOINT-DATASET.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: results/TRACKER-DATASET.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences in lock step per process.")] = 32,
-    device: Device = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Sequences in lock step per process; for checkpoints.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto; for checkpoints.")] = "auto",
 ) -> None:
     """Track every sequence of a dataset, score, and write a report."""
     from mstrack.config import parse_pairs
     from mstrack.evaluation import evaluate as run
     from mstrack.evaluation import write_single_report
+    from mstrack.foreign import choose_tracker
 
-    name, first = Path(checkpoint).stem, os.environ.get("RANK", "0") == "0"
+    model, name = choose_tracker(checkpoint, tracker, parse_pairs(tracker_argument or ()), timeout)
+    if tracker is not None and (batch, device) != (32, "auto"):
+        raise UserError(
+            "--batch and --device are for checkpoints: another tracker is told by its command or --tracker-argument."
+        )
+    first = os.environ.get("RANK", "0") == "0"
     with show_progress(quiet=not first) as progress:
         result = run(
-            checkpoint,
+            model,
             on,
             out or Path("results") / f"{name}-{Path(on).name}",
             split,
@@ -219,28 +237,30 @@ def evaluate(
         )
     if not first:
         return
-    report, table = write_single_report(result, name, on)
+    report, table = write_single_report(result, name, on, shlex.join(["mst", *sys.argv[1:]]))
     _print_scores(f"{name} on {on}, protocol {result.protocol}", *table)
-    if result.fps is not None and result.network_fps is not None:
-        say(f"frames per second: {result.fps:.1f} from file to box, {result.network_fps:.1f} network only")
+    if result.fps is not None:
+        alone = "" if result.network_fps is None else f", {result.network_fps:.1f} network only"
+        say(f"frames per second: {result.fps:.1f} from file to box{alone}")
     say(f"results: {result.folder}   report: {report}")
 
 
 @app.command(name="list")
 def list_names(kind: Annotated[str, typer.Argument(help="models, datasets, tunings, metrics, recipes or weights.")]) -> None:
-    """What there is: models, datasets, tunings, metrics, recipes, weights."""
+    """What there is, and what it is: models, datasets, tunings, metrics, recipes, weights."""
     from mstrack.config import recipe_names
 
     if kind == "recipes":
-        names = recipe_names()
+        lines = recipe_names()
     elif kind == "weights":
-        names = sorted(f.stem for f in (Path(__file__).parent / "weights").glob("*.safetensors"))
+        lines = sorted(f.stem for f in (Path(__file__).parent / "weights").glob("*.safetensors"))
     elif kind in TABLES:
-        names = sorted(TABLES[kind])
+        width = max(map(len, TABLES[kind]))
+        lines = [f"{name:<{width}}  {summarise(kind, name)}" for name in sorted(TABLES[kind])]
     else:
         raise UserError(unknown("list", kind, [*TABLES, "recipes", "weights"]))
-    for name in names:
-        typer.echo(name)
+    for line in lines:
+        typer.echo(line)
 
 
 @config_app.command()
@@ -271,8 +291,11 @@ def convert(
     """Turn a published checkpoint into a self-describing .safetensors file."""
     from mstrack.checkpoint import convert as run
 
-    run(source, target, model)
-    say(f"checkpoint: {target}")
+    network = run(source, target, model)
+    arguments = ", ".join(f"{key}={value!r}" for key, value in network.arguments.items())
+    say(f"checkpoint: {target}, {network.name}({arguments})")
+    if "sha256" in network.provenance:
+        say(f"made from:  {source.name}, sha256 {network.provenance['sha256']}")
 
 
 def _print_scores(title: str, headers: list[str], rows: list[list[str]]) -> None:

@@ -133,6 +133,7 @@ class RunConfig(Section):
     device: str = Field("auto", description="cpu, cuda, cuda:1, or auto")
     workers: int = Field(2, ge=0, description="loading processes per training process; 0: none")
     save_every: int = Field(500, ge=1, description="optimizer steps between saved states")
+    keep: int = Field(0, ge=0, description="epochs between checkpoints that stay, in kept/NUMBER.safetensors; 0: none stays")
     log_every: int = Field(20, ge=1, description="optimizer steps between log lines, where the device is waited for")
     tensorboard: bool = True
 

@@ -4,18 +4,34 @@ A name that holds a colon is imported directly (`my_package.data:my_set`), so th
 """
 
 import difflib
+import functools
 import importlib
 from typing import Any
 
 from mstrack.errors import UserError
 
 MODELS = {
+    "ceutrack-b256": "mstrack.models.ceutrack:ceutrack_b256",
+    "ceutrack-b384": "mstrack.models.ceutrack:ceutrack_b384",
+    "ceutrack-tiny": "mstrack.models.ceutrack:ceutrack_tiny",
     "mst-b256": "mstrack.models.mst:mst_b256",
     "mst-b384": "mstrack.models.mst:mst_b384",
     "mst-tiny": "mstrack.models.mst:mst_tiny",
     "ostrack-b256": "mstrack.models.ostrack:ostrack_b256",
     "ostrack-b384": "mstrack.models.ostrack:ostrack_b384",
     "ostrack-tiny": "mstrack.models.ostrack:ostrack_tiny",
+    "sdstrack-b256": "mstrack.models.sdstrack:sdstrack_b256",
+    "sdstrack-b384": "mstrack.models.sdstrack:sdstrack_b384",
+    "sdstrack-tiny": "mstrack.models.sdstrack:sdstrack_tiny",
+    "protrack-b256": "mstrack.models.protrack:protrack_b256",
+    "protrack-b384": "mstrack.models.protrack:protrack_b384",
+    "protrack-tiny": "mstrack.models.protrack:protrack_tiny",
+    "vipt-b256": "mstrack.models.vipt:vipt_b256",
+    "vipt-b384": "mstrack.models.vipt:vipt_b384",
+    "vipt-shallow-b256": "mstrack.models.vipt:vipt_shallow_b256",
+    "vipt-shallow-b384": "mstrack.models.vipt:vipt_shallow_b384",
+    "vipt-shallow-tiny": "mstrack.models.vipt:vipt_shallow_tiny",
+    "vipt-tiny": "mstrack.models.vipt:vipt_tiny",
 }
 
 DATASETS = {
@@ -35,9 +51,16 @@ DATASETS = {
 }
 
 TUNINGS = {
+    "ema": "mstrack.tuning.averages:EMA",
+    "fisher": "mstrack.tuning.anchors:FisherL2SP",
     "full": "mstrack.tuning.base:FullFineTuning",
+    "l2sp": "mstrack.tuning.anchors:L2SP",
     "momentum": "mstrack.tuning.momentum:ScalarMomentum",
     "mst": "mstrack.tuning.momentum:MST",
+    "sensitivity": "mstrack.tuning.momentum:SensitivityOnly",
+    "sparse": "mstrack.tuning.sparse:SparseTuning",
+    "srft": "mstrack.tuning.anchors:SRFT",
+    "wise": "mstrack.tuning.averages:WiSE",
 }
 
 METRICS = {
@@ -70,6 +93,17 @@ def resolve(kind: str, name: str) -> Any:
         if name in table:
             raise
         raise UserError(f"{kind.removesuffix('s')} '{name}' cannot be imported: {error}") from error
+
+
+def summarise(kind: str, name: str) -> str:
+    """What a name of a table stands for, in a line: the first one of its docstring, and the arguments that are fixed."""
+    found = resolve(kind, name)
+    fixed = ""
+    if isinstance(found, functools.partial):
+        fixed = ", ".join(f"{key}={value}" for key, value in found.keywords.items())
+        found = found.func
+    line = (found.__doc__ or "").strip().partition("\n")[0]
+    return f"{line} With {fixed}." if fixed else line
 
 
 def unknown(what: str, given: str, known: Any) -> str:

@@ -152,6 +152,11 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
         UserError: A frame cannot be read, the protocol is unknown, or the file cannot be written.
     """
+    write_text(Path(path), open_templates().get_template("report.html.j2").render(_collect(report)))
+
+
+def open_templates() -> jinja2.Environment:
+    """The templates of the package, with the filters that pages share."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mstrack"),
         autoescape=True,
@@ -166,7 +171,7 @@ def write_report(path: Path, report: Report) -> None:
         speed=format_speed,
         minus=lambda text: text.replace("-", "\u2212"),
     )
-    write_text(Path(path), environment.get_template("report.html.j2").render(_collect(report)))
+    return environment
 
 
 def _collect(report: Report) -> dict[str, Any]:
@@ -180,12 +185,12 @@ def _collect(report: Report) -> dict[str, Any]:
         "findings": summarise_findings(report),
         "protocol": find_protocol(report.protocol),
         "runs": (min(runs), max(runs)),
-        "curves": _draw_scores(report),
-        "attributes": _group(report, sr),
+        "curves": draw_scores(report),
+        "attributes": group_scores(report, sr),
         "sequences": _list_sequences(report, sr),
         "strips": _draw_strips(report, sr),
-        "training": _draw_training(report),
-        "sensitivity": _draw_sensitivity(report),
+        "training": draw_training(report),
+        "sensitivity": draw_sensitivity(report),
         "setting_names": list(dict.fromkeys(name for m in report.methods for name in m.settings)),
     }
 
@@ -198,7 +203,8 @@ class Figure(NamedTuple):
     legend: list[tuple[int, str]]
 
 
-def _draw_scores(report: Report) -> list[Figure]:
+def draw_scores(report: Report) -> list[Figure]:
+    """Success and precision curves, the mean over all runs of each method."""
     summaries = [[summarise(run) for run in m.runs] for m in report.methods]
 
     def draw(measure: str, attribute: str, x: NDArray[np.float64], heading: str, x_label: str, **options: Any) -> Figure:
@@ -216,7 +222,8 @@ def _draw_scores(report: Report) -> list[Figure]:
     ]
 
 
-def _draw_training(report: Report) -> list[Figure]:
+def draw_training(report: Report) -> list[Figure]:
+    """A chart for each name in the methods' curves."""
     figures = []
     for name in dict.fromkeys(name for method in report.methods for name in method.curve):
         points = {i: thin(m.curve[name]) for i, m in enumerate(report.methods) if m.curve.get(name)}
@@ -228,8 +235,8 @@ def _draw_training(report: Report) -> list[Figure]:
     return figures
 
 
-def _group(report: Report, sr: NDArray[np.float64]) -> list[Group]:
-    """All sequences, then by attribute; nothing where no sequence has any."""
+def group_scores(report: Report, sr: NDArray[np.float64]) -> list[Group]:
+    """Mean of (M, S) scores over all sequences, then by attribute; nothing where no sequence has any."""
     names = sorted({name for sequence in report.sequences for name in sequence.attributes})
     groups = {_words(name): np.array([name in s.attributes for s in report.sequences]) for name in names}
     return compare_groups(sr, {"all sequences": np.ones(sr.shape[1], bool), **groups}) if names else []
@@ -271,7 +278,8 @@ def _draw_strips(report: Report, sr: NDArray[np.float64]) -> list[Strip]:
     return strips
 
 
-def _draw_sensitivity(report: Report) -> list[tuple[str, HeatMaps]]:
+def draw_sensitivity(report: Report) -> list[tuple[str, HeatMaps]]:
+    """Heat maps by name of the matrix."""
     return [(picture.name, draw_heat_maps(picture.before, picture.after)) for picture in report.sensitivity]
 
 

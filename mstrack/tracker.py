@@ -11,24 +11,26 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as List
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from mstrack.backends import Backend, open_backend
 from mstrack.boxes import clip
-from mstrack.data.crops import crop, from_crop
+from mstrack.data.crops import from_crop
 from mstrack.data.images import Image
 from mstrack.data.sequence import Frame, Sequence, check_policy, fill
 from mstrack.errors import UserError
-from mstrack.models.blocks import normalise
-from mstrack.registry import unknown
+from mstrack.inputs import check_box, check_images, cutter_of
+from mstrack.machine import usable_cores
+from mstrack.models.blocks import Prediction
 from mstrack.results import Track
 
-PRECISIONS = ("fp32", "bf16")
-READERS = 4
+READERS = max(4, usable_cores())
+"""Threads that read frames while the network works."""
 
 
 class Output(NamedTuple):
@@ -42,10 +44,22 @@ class Output(NamedTuple):
 
 @dataclass
 class Clock:
-    """How long the network took: its forward pass and the reading of the box, without crops and files."""
+    """How long the network took: its forward pass and the reading of the box, without crops and files.
+
+    Attributes:
+        frames: How many boxes.
+        seconds: For all of them.
+        cropping: Seconds for crops and their normalisation beside that, and
+        decoding: of `seconds`, those after the forward pass. On a GPU, which is not waited for, work shows up where its result
+            is needed, unless
+        apart: the device is waited for between the parts.
+    """
 
     frames: int = 0
     seconds: float = 0.0
+    cropping: float = 0.0
+    decoding: float = 0.0
+    apart: bool = False
 
     @property
     def fps(self) -> float | None:
@@ -59,33 +73,35 @@ class TrackerBatch:
     The boxes are those of one sequence at a time but for the last bits of a convolution, which depend on the batch size.
 
     Args:
-        model: A network of `mstrack.models`; it is put into eval mode.
+        model: A network of `mstrack.models`, which is put into eval mode, or one that `backends.open_backend` made ready; then
+            `device`, `precision` and `backend` are left out.
         device: Where it runs; None: where it is.
-        precision: `fp32`, or `bf16` for autocast.
+        precision: `fp32` or `bf16`.
         missing: What a network of two modalities does with a frame without `aux`, see `sequence.fill`: `error`; `zero`, an
             input of zeros after normalisation as in training with modality dropout; `copy`, the colour image; `last`, the
             sequence's last image of that modality.
         window: Share of the Hann window, 1 as published; 0 decodes the bare score map.
+        backend: How it is run, see `mstrack.backends`.
 
     Raises:
-        UserError: Unknown `precision` or `missing`; `window` outside [0, 1].
+        UserError: Unknown `precision`, `missing` or `backend`, or one that cannot be; `window` outside [0, 1].
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Backend,
         device: torch.device | str | None = None,
         precision: str = "fp32",
         missing: str = "error",
         window: float = 1.0,
+        backend: str = "eager",
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UserError(unknown("precision", precision, PRECISIONS))
         if not 0 <= window <= 1:
             raise UserError(f"window is {window}: it is the share of the Hann window, from 0 (none) to 1 (as published).")
-        self._model: Any = model.to(device).eval()
-        self._device = next(model.parameters()).device
-        self._bf16, self._missing, self._influence = precision == "bf16", check_policy(missing), window
+        self._network = model if isinstance(model, Backend) else open_backend(model, backend, device, precision)
+        self._device, self._geometry = self._network.device, self._network.geometry
+        self._cutter = cutter_of(self._device)
+        self._missing, self._influence = check_policy(missing), window
         self._window = torch.ones(1, device=self._device)
         self._templates = torch.empty(0)
         self._boxes = np.empty((0, 4))
@@ -97,13 +113,28 @@ class TrackerBatch:
         self.clock = Clock()
 
     @torch.inference_mode()
-    def init(self, frames: List[Frame], boxes: Iterable[ArrayLike], names: List[str] | None = None) -> None:
-        """Start B sequences.
+    def make_room(self, count: int) -> None:
+        """Forget all sequences, and have places for so many."""
+        size = self._geometry.template_size
+        self._names, self._last, self.lacking = [""] * count, [None] * count, [[] for _ in range(count)]
+        self._steps, self._boxes = np.zeros(count, dtype=np.int64), np.empty((count, 4))
+        self._templates = torch.zeros(count, self._geometry.modalities, 3, size, size, device=self._device)
+
+    @torch.inference_mode()
+    def init(
+        self,
+        frames: List[Frame],
+        boxes: Iterable[ArrayLike],
+        names: List[str] | None = None,
+        places: List[int] | None = None,
+    ) -> None:
+        """Start B sequences, or new ones in some places of those that run.
 
         Args:
             frames: The first frame of each.
             boxes: (B, 4) x, y, w, h of each target in pixels.
             names: What to call the sequences in error messages.
+            places: Whose places they take; None: all are replaced.
 
         Raises:
             UserError: Images that are not H x W x 3 uint8 or whose modalities differ in size; a box that is not four finite
@@ -113,13 +144,18 @@ class TrackerBatch:
         rows = list(boxes)
         if not len(frames) == len(rows) == len(called):
             raise UserError(f"{len(frames)} frames, {len(rows)} boxes, {len(called)} names: each sequence needs one of each.")
-        self._names = called
-        self._last, self.lacking = [None] * len(called), [[] for _ in called]
-        self._steps = np.zeros(len(called), dtype=np.int64)
-        complete = [self._complete(frame, i) for i, frame in enumerate(frames)]
-        starts = [_checked_box(*item) for item in zip(rows, frames, called, strict=True)]
-        self._boxes = np.array(starts).reshape(-1, 4)
-        self._templates, _ = self._cut(complete, self._boxes, self._model.template_factor, self._model.template_size)
+        if places is None:
+            self.make_room(len(called))
+        where = list(range(len(called))) if places is None else list(places)
+        for i, name in zip(where, called, strict=True):
+            self._names[i], self._last[i], self.lacking[i] = name, None, []
+        self._steps[where] = 0
+        complete = [self._complete(frame, i) for frame, i in zip(frames, where, strict=True)]
+        starts = [check_box(*item) for item in zip(rows, frames, called, strict=True)]
+        self._boxes[where] = np.array(starts).reshape(-1, 4)
+        self._templates[where], _ = self._cut(
+            complete, self._boxes[where], self._geometry.template_factor, self._geometry.template_size
+        )
 
     @torch.inference_mode()
     def update(self, frames: List[Frame], active: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -141,12 +177,20 @@ class TrackerBatch:
             raise UserError(f"{len(frames)} frames for {len(which)} sequence(s) that were started with init().")
         self._steps[which] += 1
         frames = [self._complete(frame, int(i)) for frame, i in zip(frames, which, strict=True)]
-        size, before = self._model.search_size, self._boxes[which]
-        search, scales = self._cut(frames, before, self._model.search_factor, size)
+        size, before = self._geometry.search_size, self._boxes[which]
         started = time.perf_counter()
-        found = self._decode(self._templates if active is None else self._templates[torch.from_numpy(which)], search)
-        self.clock.seconds += time.perf_counter() - started
+        search, scales = self._cut(frames, before, self._geometry.search_factor, size)
+        cut = self._now()
+        everyone = active is None or np.array_equal(which, np.arange(len(self._boxes)))
+        template = self._templates if everyone else self._templates[torch.from_numpy(which)]
+        prediction = self._network(template, search)
+        predicted = self._now()
+        found = self._decode(prediction)
+        ended = time.perf_counter()
         self.clock.frames += len(frames)
+        self.clock.seconds += ended - cut
+        self.clock.cropping += cut - started
+        self.clock.decoding += ended - predicted
         if not np.isfinite(found).all():
             names = ", ".join(self._names[i] for i in which[~np.isfinite(found).all(1)])
             raise UserError(f"{names}: the network's output is not finite. Its weights are damaged, or need precision fp32.")
@@ -156,10 +200,14 @@ class TrackerBatch:
         self._boxes[which] = boxes
         return boxes, found[:, 4]
 
-    def _decode(self, template: Tensor, search: Tensor) -> NDArray[np.float64]:
+    def _now(self) -> float:
+        """Seconds of the clock."""
+        if self.clock.apart and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def _decode(self, prediction: Prediction) -> NDArray[np.float64]:
         """(A, 5): centre x, centre y, w, h in units of the search crop, and the windowed score they were read at."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            prediction = self._model(template, search)
         score = prediction.score.float()
         if self._window.shape[-1] != score.shape[-1]:
             self._window = (1 - self._influence) + self._influence * hann(score.shape[-1]).to(self._device)
@@ -170,33 +218,14 @@ class TrackerBatch:
         self, frames: List[Frame], boxes: NDArray[np.float64], factor: float, size: int
     ) -> tuple[Tensor, NDArray[np.float64]]:
         """Normalised crops (A, M, 3, size, size) on the device, and their (A,) scales."""
-        modalities = self._model.modalities
-        patches = np.zeros((len(frames), modalities, size, size, 3), dtype=np.uint8)
-        scales, absent = np.empty(len(frames)), []
-        for i, frame in enumerate(frames):
-            for m, image in enumerate((frame.rgb, frame.aux)[:modalities]):
-                if image is None:
-                    absent.append((i, m))
-                else:
-                    patches[i, m], scales[i] = crop(image, boxes[i], factor, size)
-        images = normalise(torch.from_numpy(patches).to(self._device).permute(0, 1, 4, 2, 3).contiguous())
-        for i, m in absent:
-            images[i, m] = 0
-        return images, scales
+        pairs = [(frame.rgb, frame.aux)[: self._geometry.modalities] for frame in frames]
+        return self._cutter(pairs, boxes, factor, size, self._device)
 
     def _complete(self, frame: Frame, i: int) -> Frame:
         """A frame as the network is fed: images that would be tracked wrongly are refused, a missing modality is filled."""
         name = self._names[i]
-        for what, image in (("rgb", frame.rgb), ("aux", frame.aux)):
-            if what == "aux" and image is None:
-                continue
-            if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-                raise UserError(f"{name}: {what} is {given}, expected an H x W x 3 uint8 array.")
-        if frame.aux is not None and frame.aux.shape != frame.rgb.shape:
-            sizes = " and ".join(f"{w} x {h}" for h, w in (frame.rgb.shape[:2], frame.aux.shape[:2]))
-            raise UserError(f"{name}: rgb and aux differ in size, {sizes} (width x height). They must be aligned.")
-        if self._model.modalities == 1:
+        check_images(frame, name)
+        if self._geometry.modalities == 1:
             return frame
         if frame.aux is None:
             self.lacking[i].append(int(self._steps[i]))
@@ -216,13 +245,14 @@ class Tracker:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Backend,
         device: torch.device | str | None = None,
         precision: str = "fp32",
         missing: str = "error",
         window: float = 1.0,
+        backend: str = "eager",
     ) -> None:
-        self._batch = TrackerBatch(model, device, precision, missing, window)
+        self._batch = TrackerBatch(model, device, precision, missing, window, backend)
 
     def init(self, frame: Frame, box: ArrayLike) -> None:
         """Start with the target's box (x, y, w, h in pixels) in the first frame; errors as `TrackerBatch.init`."""
@@ -235,46 +265,76 @@ class Tracker:
 
 
 def follow(
-    model: nn.Module,
+    model: nn.Module | Backend,
     sequences: List[Sequence],
     batch: int = 32,
     precision: str = "fp32",
     missing: str = "error",
     clock: Clock | None = None,
+    backend: str = "eager",
 ) -> Iterator[tuple[Sequence, Track]]:
     """Track whole sequences from their first box, `batch` of them in lock step, and yield each when it ends.
 
-    Sequences of like length go together; the next frames are read while the network works on these. `clock` is added to.
+    The longest come first; where one ends, the next one takes its place. The next frames are read while the network works on
+    these. `clock` is added to. The other arguments are those of `TrackerBatch`.
 
     Raises:
         UserError: A frame cannot be read, or a first box cannot be used (with the sequence's name).
     """
-    tracker = TrackerBatch(model, precision=precision, missing=missing)
+    tracker = TrackerBatch(model, precision=precision, missing=missing, backend=backend)
     tracker.clock = clock or tracker.clock
-    ordered = sorted(sequences, key=len, reverse=True)
+    waiting = sorted(sequences, key=len)
     with ThreadPoolExecutor(READERS) as readers:
-        for start in range(0, len(ordered), batch):
-            yield from _follow_group(tracker, ordered[start : start + batch], readers)
+        runs = {place: _Run(waiting.pop(), readers) for place in range(min(batch, len(waiting)))}
+        tracker.make_room(len(runs))
+        while runs:
+            _advance(tracker, runs)
+            for place, run in list(runs.items()):
+                if run.step < len(run.sequence):
+                    continue
+                yield run.sequence, run.track._replace(lacking=tuple(tracker.lacking[place]))
+                if waiting:
+                    runs[place] = _Run(waiting.pop(), readers)
+                else:
+                    del runs[place]
 
 
-def _follow_group(
-    tracker: TrackerBatch, group: List[Sequence], readers: ThreadPoolExecutor
-) -> Iterator[tuple[Sequence, Track]]:
-    """Track sequences that are sorted by length, the longest first, so that the active ones are always the first ones."""
-    tracks = [Track(np.empty((len(s), 4)), np.ones(len(s))) for s in group]
-    coming = [readers.submit(s.frame, 0) for s in group]
-    for step in range(len(group[0])):
-        frames = [reading.result() for reading in coming]
-        coming = [readers.submit(s.frame, step + 1) for s in group if len(s) > step + 1]
-        if step == 0:
-            boxes, scores = np.stack([s.boxes[0] for s in group]), np.ones(len(group))
-            tracker.init(frames, boxes, [f"sequence '{s.name}'" for s in group])
-        else:
-            boxes, scores = tracker.update(frames, None if len(frames) == len(group) else np.arange(len(frames)))
-        for i in range(len(frames)):
-            tracks[i].boxes[step], tracks[i].confidence[step] = boxes[i], scores[i]
-        for i in range(len(coming), len(frames)):
-            yield group[i], tracks[i]._replace(lacking=tuple(tracker.lacking[i]))
+class _Run:
+    """A sequence under way: `step` frames of it are done, and the next one is being read."""
+
+    def __init__(self, sequence: Sequence, readers: ThreadPoolExecutor) -> None:
+        self.sequence, self.step, self._readers = sequence, 0, readers
+        self.track = Track(np.empty((len(sequence), 4)), np.ones(len(sequence)))
+        self._coming = readers.submit(sequence.frame, 0)
+
+    def take(self) -> Frame:
+        """The next frame."""
+        frame = self._coming.result()
+        self.step += 1
+        if self.step < len(self.sequence):
+            self._coming = self._readers.submit(self.sequence.frame, self.step)
+        return frame
+
+    def keep(self, box: NDArray[np.float64], score: float) -> None:
+        """What was found in it."""
+        self.track.boxes[self.step - 1], self.track.confidence[self.step - 1] = box, score
+
+
+def _advance(tracker: TrackerBatch, runs: dict[int, _Run]) -> None:
+    """Take every run one frame further, by its place in the tracker."""
+    new = [place for place, run in runs.items() if run.step == 0]
+    going = [place for place in runs if place not in new]
+    frames = {place: run.take() for place, run in runs.items()}
+    if going:
+        found = tracker.update([frames[place] for place in going], going)
+        for place, box, score in zip(going, *found, strict=True):
+            runs[place].keep(box, score)
+    if new:
+        starts = [runs[place].sequence.boxes[0] for place in new]
+        names = [f"sequence '{runs[place].sequence.name}'" for place in new]
+        tracker.init([frames[place] for place in new], starts, names, new)
+        for place, box in zip(new, starts, strict=True):
+            runs[place].keep(box, 1.0)
 
 
 def hann(n: int) -> Tensor:
@@ -282,23 +342,3 @@ def hann(n: int) -> Tensor:
     angles = torch.arange(1, n + 1, dtype=torch.float32) * (2 * math.pi / (n + 1))
     side = 0.5 * (1 - torch.cos(angles))
     return torch.outer(side, side)
-
-
-def _checked_box(box: ArrayLike, frame: Frame, name: str) -> NDArray[np.float64]:
-    """The box as four float64 numbers, or a `UserError` that says what is wrong with it."""
-    try:
-        numbers = np.asarray(box, dtype=np.float64)
-    except (TypeError, ValueError):
-        numbers = np.empty(0)
-    if numbers.shape != (4,) or not np.isfinite(numbers).all():
-        raise UserError(f"{name}: the box is {box!r}, expected four finite numbers x, y, w, h in pixels.")
-    x, y, w, h = numbers.tolist()
-    if w <= 0 or h <= 0:
-        raise UserError(f"{name}: the box x, y, w, h = {x:g}, {y:g}, {w:g}, {h:g} has no size: w and h must be above 0.")
-    height, width = frame.rgb.shape[:2]
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        raise UserError(
-            f"{name}: the box x, y, w, h = {x:g}, {y:g}, {w:g}, {h:g} lies outside the image of {width} x {height} pixels"
-            " (width x height). Are these corners, or normalised, or of another image?"
-        )
-    return numbers

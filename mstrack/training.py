@@ -32,6 +32,7 @@ from mstrack.errors import UserError
 from mstrack.journal import Journal, Watch
 from mstrack.models.network import Network
 from mstrack.results import write_text
+from mstrack.sensitivity import measure_trained
 from mstrack.tuning import TunedAdamW
 from mstrack.validation import validate
 
@@ -78,9 +79,11 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
     footage, held_out = (read_sources(sources, config) for sources in (config.data.train, config.data.val))
     warn_of_overlap(footage, held_out)
     lists = describe_lists([*footage, *held_out])
+    _check_choices(optimizer, config)
     pairs = pair_dataset(config, network, footage, settings.seed, training=True)
     share = _share(config, place)
-    model: nn.Module = DistributedDataParallel(network) if place.world > 1 else network
+    partly = bool(network.idle)
+    model: nn.Module = DistributedDataParallel(network, find_unused_parameters=partly) if place.world > 1 else network
 
     # ---- where the run stands
     steps_per_epoch = settings.samples // settings.batch
@@ -88,6 +91,10 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         raise UserError(f"train.samples = {settings.samples} is less than one batch (train.batch = {settings.batch}).")
     total = steps_per_epoch * settings.epochs
     step, best = _resume(config, network, optimizer, place)
+    if optimizer.unmeasured:
+        progress(step, total, "measuring sensitivities")
+        batches = optimizer.tuning.batches
+        optimizer.receive(measure_trained(network, config, footage, optimizer.trained, batches, share, place))
     journal = Journal(out, step, config.run.tensorboard, place.first)
     watch = Watch(place.device)
     saved = step
@@ -109,6 +116,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
                 last = part == settings.accumulate - 1
                 terms = _backward(model, batch, config, place, sync=last)
                 watch.add(terms, batch.names)
+            optimizer.change_gradients()
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
             bad = distributed.any_rank(~torch.isfinite(norm) | ~watch.finite())
             optimizer.step(skip=bad)
@@ -133,14 +141,18 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         if step % steps_per_epoch == 0:
             epoch = step // steps_per_epoch
             if epoch % settings.validate_every == 0 or step == total:
-                scores = validate(network, config, held_out, place)
+                choice, scores = _validate(optimizer, lambda: validate(network, config, held_out, place), step == total)
                 journal.write(step, {f"val/{k}": v for k, v in scores.items()})
                 progress(step, total, ", ".join(f"val {k} {v:.2f}" for k, v in scores.items()))
-                if "SR" in scores and scores["SR"] > best:
-                    best = scores["SR"]
-                    _save_model(out / "best.safetensors", network, config, lists, step, scores, place)
-                if step == total:
-                    _save_model(out / "model.safetensors", network, config, lists, step, scores, place)
+                with optimizer.evaluation_weights(choice):
+                    if "SR" in scores and scores["SR"] > best:
+                        best = scores["SR"]
+                        _save_model(out / "best.safetensors", network, config, lists, step, scores, choice, place)
+                    if step == total:
+                        _save_model(out / "model.safetensors", network, config, lists, step, scores, choice, place)
+            if config.run.keep and epoch % config.run.keep == 0:
+                with optimizer.evaluation_weights():
+                    _save_model(out / "kept" / f"{epoch:04d}.safetensors", network, config, lists, step, {}, None, place)
             _save_state(config, network, optimizer, step, best, place)
             saved = step
     journal.close()
@@ -171,6 +183,16 @@ def _share(config: Config, place: Place) -> int:
     return config.train.batch // parts
 
 
+def _check_choices(optimizer: TunedAdamW, config: Config) -> None:
+    """Refuse a method whose choice validation is to make where nothing is validated."""
+    choices, settings = optimizer.tuning.choices, config.train
+    if choices and not (config.data.val and (settings.val_clips or settings.val_samples)):
+        raise UserError(
+            f"tuning '{config.tuning.name}' lets validation choose among {', '.join(f'{c:g}' for c in choices)}, and nothing is"
+            " validated: give data.val, and train.val_clips or train.val_samples; or one value instead of several."
+        )
+
+
 # ---------------------------------------------------------------- a step
 def _backward(model: nn.Module, batch: Batch, config: Config, place: Place, sync: bool) -> dict[str, torch.Tensor]:
     """Gradients of one part of the batch; the loss terms, detached."""
@@ -179,6 +201,18 @@ def _backward(model: nn.Module, batch: Batch, config: Config, place: Place, sync
     terms = batch_losses(model, batch, config, place.device)
     (terms["total"] / config.train.accumulate).backward()
     return {name: value.detach() for name, value in terms.items()}
+
+
+# ---------------------------------------------------------------- what is evaluated
+def _validate(
+    optimizer: TunedAdamW, score: Callable[[], dict[str, float]], last: bool
+) -> tuple[float | None, dict[str, float]]:
+    """Scores of the weights that the tuning method evaluates; after the last step the best of its choices, and which it is."""
+    tried: list[tuple[float | None, dict[str, float]]] = []
+    for choice in (optimizer.tuning.choices if last else ()) or (None,):
+        with optimizer.evaluation_weights(choice):
+            tried.append((choice, score()))
+    return max(tried, key=lambda row: (row[1].get("SR", 0.0), -row[1].get("loss", 0.0)))
 
 
 # ---------------------------------------------------------------- what is kept
@@ -225,6 +259,7 @@ def _save_model(
     lists: list[dict[str, Any]],
     step: int,
     scores: Mapping[str, float],
+    choice: float | None,
     place: Place,
 ) -> None:
     """A checkpoint that says what made it."""
@@ -239,6 +274,7 @@ def _save_model(
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "step": step,
         "validation": dict(scores),
+        **({} if choice is None else {"choice": choice}),
         "mstrack": __version__,
         "torch": torch.__version__,
     }

@@ -558,9 +558,9 @@ def test_convert_then_load_is_the_published_model(tmp_path: Path) -> None:
         if part == "missing":
             del net["backbone.blocks.2.mlp.fc1.bias"]
         else:
-            net["backbone.prompt_blocks.0.conv.weight"] = torch.ones(1)
+            net["backbone.attentive.weight"] = torch.ones(1)
         torch.save({"net": net}, tmp_path / "other.pth.tar")
-        named = {"missing": r"1 missing: blocks\.2\.mlp\.fc1\.bias", "surplus": r"1 surplus: backbone\.prompt_blocks"}[part]
+        named = {"missing": r"1 missing: blocks\.2\.mlp\.fc1\.bias", "surplus": r"1 surplus: backbone\.attentive"}[part]
         with pytest.raises(UserError, match=named):
             checkpoint.load(tmp_path / "other.pth.tar", "ostrack-tiny", **SMALL)
 

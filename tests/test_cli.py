@@ -52,7 +52,9 @@ def test_help_names_every_command() -> None:
 @pytest.mark.parametrize("kind", TABLES)
 def test_list(kind: str) -> None:
     done = mst("list", kind)
-    assert done.stdout.split() == sorted(TABLES[kind])
+    rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    assert [name for name, *_ in rows] == sorted(TABLES[kind])
+    assert all(len(row) == 2 and len(row[1]) > 20 and "partial(" not in row[1] for row in rows)
 
 
 def test_config_show_is_a_recipe(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import gzip
 import math
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -7,16 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from mstrack.checkpoint import fill
 from mstrack.errors import UserError
 from mstrack.models import Network, create_model
 from mstrack.models.blocks import Block, DropPath, Prediction, normalise
 from mstrack.models.cost import count_flops, count_parameters
 from mstrack.models.elimination import centre_token
 from mstrack.models.positions import interpolate_positions
-from mstrack.models.remap import from_dual_stream, from_ostrack, identify
+from mstrack.models.remap import family_of, identify, translate
 from mstrack.registry import MODELS
 
 SMALL = {"width": 24, "heads": 3, "head_channels": 8}
+TINY = sorted(name for name in MODELS if name.endswith("-tiny"))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """The same weights in every order of the tests: a head as small as this is born dead once in sixty times."""
+    torch.manual_seed(0)
 
 
 def inputs(model: Network, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -174,7 +183,8 @@ def test_every_model_has_the_contracts_shapes_and_geometry(name: str, droptrack:
     assert (model.name, model.arguments, model.provenance) == (name, {"droptrack": droptrack}, {})
     assert model.template_factor == 2.0
     if not name.endswith("tiny"):
-        assert model.search_factor == (5.0 if droptrack or name == "ostrack-b384" else 4.0)
+        wide = name.endswith("b384") and not name.startswith(("mst", "ceutrack"))
+        assert model.search_factor == (5.0 if droptrack or wide else 4.0)
     for wrong in (template[:, :, :, 1:], torch.cat((template, template), dim=1), template[:, 0]):
         with pytest.raises(ValueError, match="template has shape"):
             model(wrong, search)
@@ -182,15 +192,19 @@ def test_every_model_has_the_contracts_shapes_and_geometry(name: str, droptrack:
         model(template, template)
 
 
-@pytest.mark.parametrize("name", ["ostrack-tiny", "mst-tiny"])
+@pytest.mark.parametrize("name", TINY)
 def test_an_item_does_not_depend_on_its_batch_and_every_parameter_learns(name: str) -> None:
     model = scramble(create_model(name, droptrack=True, **SMALL))
     template, search = inputs(model, batch=3)
     together = model(template, search)
     for item in range(3):
         torch.testing.assert_close(model(template[[item]], search[[item]]).boxes, together.boxes[[item]], rtol=0, atol=1e-5)
-    sum(m.square().sum() for m in together).backward()
-    assert [k for k, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    trains = {k: p for k, p in model.named_parameters() if p.requires_grad}
+    assert bool(trains) == (name != "protrack-tiny")
+    if trains:
+        sum(m.square().sum() for m in together).backward()
+    idle = [k for k, p in trains.items() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == [k for k in trains if any(fnmatchcase(k, pattern) for pattern in model.idle)]
 
 
 def test_autocast_predicts_in_float32() -> None:
@@ -382,7 +396,7 @@ def test_a_dual_stream_starts_from_ostrack_as_the_published_mapping_says(shared:
     ostrack = published_keys(shared, "ostrack256")
     number = {key: torch.tensor(float(index)) for index, key in enumerate(ostrack)}
     ours = on_meta("mst-b256").remap(number)
-    theirs = from_dual_stream({key: number[source] for key, source in mapping.items() if source in number})
+    _, theirs = translate({key: number[source] for key, source in mapping.items() if source in number})
     assert {k: v.item() for k, v in ours.items()} == {k: v.item() for k, v in theirs.items()}
     assert len({value.data_ptr() for value in ours.values()}) == len(ours)
 
@@ -405,19 +419,33 @@ def test_unknown_names_stay_and_unread_ones_go() -> None:
         "backbone.cls_token": torch.ones(1),
         "box_head.conv2_size.1.num_batches_tracked": torch.ones(1),
         "box_head.conv2_size.1.running_var": torch.ones(1),
-        "backbone.prompt_blocks.0.conv0_0.weight": torch.ones(1),
+        "backbone.attentive.weight": torch.ones(1),
     }
-    expected = ["blocks.0.norm1.weight", "head.size.1.norm.running_var", "backbone.prompt_blocks.0.conv0_0.weight"]
-    assert list(from_ostrack(state)) == expected
+    expected = ["blocks.0.norm1.weight", "head.size.1.norm.running_var", "backbone.attentive.weight"]
+    family, renamed = translate(state)
+    assert (family, list(renamed)) == ("ostrack", expected)
 
 
-@pytest.mark.parametrize("name", ["ostrack-tiny", "mst-tiny"])
+@pytest.mark.parametrize("name", TINY)
 def test_our_own_names_pass_unchanged(name: str) -> None:
     model = create_model(name, **SMALL)
     state = model.state_dict()
+    assert family_of(state) == model.family
     renamed = model.remap(state)
     assert list(renamed) == list(state)
     assert all(renamed[key] is state[key] for key in state)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_tracker_starts_from_a_one_stream_checkpoint(name: str) -> None:
+    one, model = create_model("ostrack-tiny", **SMALL).state_dict(), create_model(name, **SMALL)
+    state = model.state_dict()
+    started = model.remap(one)
+    assert {k: v.shape for k, v in started.items()} == {k: v.shape for k, v in state.items()}
+    fresh = {k for k in state if any(fnmatchcase(k, pattern) for pattern in model.fresh)}
+    assert all(started[k] is (state[k] if k in fresh else one[k]) for k in state if k in fresh or k in one)
+    with pytest.raises(UserError, match=r"missing: .*norm2\.bias"):
+        fill(model, model.remap({k: v for k, v in one.items() if k != "blocks.2.norm2.bias"}))
 
 
 def test_the_wrong_kind_of_checkpoint_is_named() -> None:

@@ -14,11 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from mstrack import checkpoint
-from mstrack.assembly import build_model, build_optimizer
+from mstrack.assembly import batch_losses, build_model, build_optimizer, pair_dataset, read_sources
 from mstrack.config import Config, load_config
+from mstrack.data.sampling import load_batches
+from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import TrainingError, read_curves
 from mstrack.training import rate, train
+from mstrack.validation import validate
 
 TESTS = Path(__file__).parent
 SMALL = {"width": 32, "depth": 2, "heads": 2, "cross_layers": [1]}
@@ -66,9 +69,21 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize("tuning", ["full", "momentum", "mst"])
+METHODS = {
+    "full": [],
+    "momentum": [],
+    "mst": [],
+    "mst by moment": ["tuning.arguments={by: moment, scope: network, order: inverse}"],
+    "sparse": ["tuning.arguments={share: 0.3, batches: 2, of: mst}"],
+    "ema": ["tuning.arguments={decay: 0.8}"],
+    "fisher": ["tuning.arguments={strength: 30, batches: 2}"],
+    "wise": ["tuning.arguments={alpha: [0, 0.5, 1], of: {name: ema, arguments: {of: srft}}}"],
+}
+
+
+@pytest.mark.parametrize("tuning", METHODS)
 def test_an_interrupted_run_ends_bit_identical(tmp_path: Path, tuning: str) -> None:
-    settings = [f"tuning.name={tuning}"]
+    settings = [f"tuning.name={tuning.split()[0]}", *METHODS[tuning]]
     whole = train(recipe(tmp_path), [*settings, f"run.out={tmp_path / 'whole'}"])
     out, stops = tmp_path / "pieces", []
     for steps in (2, 3, 4, 100):
@@ -143,6 +158,90 @@ def test_two_processes_train_and_agree(tmp_path: Path) -> None:
     assert losses["t"][0][1] == pytest.approx(reference["t"][0][1], rel=0.05)
 
 
+def test_two_processes_measure_the_same_and_agree_on_what_trains(tmp_path: Path) -> None:
+    settings = [
+        "tuning.name=sparse",
+        "tuning.arguments={share: 0.3, batches: 2}",
+        "train.epochs=1",
+        "model.arguments.drop_path=0",
+    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29567"]
+    line = command(tmp_path, "ddp", *settings)
+    done = subprocess.run([*torchrun, *line[1:]], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    train(recipe(tmp_path), [*settings, "train.accumulate=2", f"run.out={tmp_path / 'one'}"], interrupted=lambda: True)
+    masks = []
+    for out in ("ddp", "one"):
+        states = checkpoint.load_state(tmp_path / out / "state.safetensors")["optimizer"]["state"]
+        masks.append(torch.cat([states[i]["mask"].flatten() for i in sorted(states)]))
+    assert masks[0].mean() == pytest.approx(0.3, abs=0.01)
+    assert (masks[0] == masks[1]).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("method", ["sparse", "fisher"])
+def test_a_method_measures_its_training_data_once(tmp_path: Path, method: str) -> None:
+    """What is kept is the mean squared gradient of the untrained network, computed here the slow way."""
+    name = {"sparse": "mask", "fisher": "fisher"}[method]
+    settings = [f"tuning.name={method}", "tuning.arguments={batches: 3}", "train.batch=4"]
+    train(recipe(tmp_path), settings, interrupted=lambda: True)
+    state = checkpoint.load_state(tmp_path / "run" / "state.safetensors")["optimizer"]
+    names = [n for group in state["param_groups"] for n in group["param_names"]]
+    kept = {n: state["state"][i][name] for i, n in enumerate(names)}
+
+    config = load_config(recipe(tmp_path), settings)
+    torch.manual_seed(config.train.seed)
+    network = build_model(config).eval()
+    pairs = pair_dataset(config, network, read_sources(config.data.train, config), 1_000_033, training=False)
+    parameters = dict(network.named_parameters())
+    sums = {n: torch.zeros_like(parameters[n], dtype=torch.float64) for n in names}
+    for batch in load_batches(pairs, 0, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], workers=0):
+        network.zero_grad()
+        batch_losses(network, batch, config, torch.device("cpu"))["total"].backward()
+        for n in names:
+            sums[n] += parameters[n].grad.double().square() if parameters[n].grad is not None else 0
+    everything = torch.cat([s.flatten() for s in sums.values()])
+    for n in names:
+        if method == "fisher":
+            torch.testing.assert_close(kept[n].double(), sums[n] / everything.mean(), rtol=1e-4, atol=1e-6)
+        else:
+            border = everything.sort(descending=True).values[round(0.2 * everything.numel()) - 1]
+            assert ((kept[n] > 0) == (sums[n] >= border)).float().mean() > 0.999
+
+
+def test_what_is_shipped_is_what_validation_saw_and_training_goes_on_from_its_own(tmp_path: Path) -> None:
+    settings = ["tuning.name=ema", "tuning.arguments={decay: 0.9}"]
+    shipped = weights(train(recipe(tmp_path), settings).parent)
+    state = checkpoint.load_state(tmp_path / "run" / "state.safetensors")
+    plain = train(recipe(tmp_path), ["tuning.name=full", f"run.out={tmp_path / 'plain'}"])
+    assert_same(state["model"], weights(plain.parent))
+    names = [n for group in state["optimizer"]["param_groups"] for n in group["param_names"]]
+    for index, name in enumerate(names):
+        assert torch.equal(shipped[name], state["optimizer"]["state"][index]["average"])
+        assert not torch.equal(shipped[name], state["model"][name])
+
+
+def test_validation_chooses_alpha_after_training(tmp_path: Path) -> None:
+    alphas = [0.0, 0.25, 1.0]
+    settings = ["tuning.name=wise", f"tuning.arguments={{alpha: {alphas}}}", "train.lr=0.05"]
+    model = checkpoint.load(train(recipe(tmp_path), settings))
+    state = checkpoint.load_state(tmp_path / "run" / "state.safetensors")
+    config = load_config(recipe(tmp_path), settings)
+    torch.manual_seed(config.train.seed)
+    network = build_model(config)
+    before = {n: p.detach().clone() for n, p in network.named_parameters()}
+    network.load_state_dict(state["model"])
+    held_out, scores = read_sources(config.data.val, config), []
+    for alpha in alphas:
+        for n, p in network.named_parameters():
+            p.data = before[n].lerp(state["model"][n], alpha)
+        scores.append(validate(network, config, held_out, Place(0, 1, torch.device("cpu"))))
+    best = max(range(3), key=lambda i: (scores[i]["SR"], -scores[i]["loss"]))
+    assert model.provenance["choice"] == alphas[best]
+    assert model.provenance["validation"]["SR"] == pytest.approx(scores[best]["SR"])
+    for n, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), before[n].lerp(state["model"][n], alphas[best]), rtol=1e-6, atol=1e-7)
+
+
 def test_frozen_parameters_and_their_batch_norms_stay(tmp_path: Path) -> None:
     config = load_config(recipe(tmp_path))
     torch.manual_seed(config.train.seed)
@@ -199,6 +298,8 @@ def test_the_checkpoint_says_what_made_it(tmp_path: Path) -> None:
         ("tuning.name=mts", "Did you mean 'mst'"),
         ("tuning.arguments={momentun: 1}", "momentun"),
         ("model.arguments={width: 30}", "width"),
+        ("tuning={name: ema, arguments: {of: mts}}", "Did you mean 'mst'"),
+        ("tuning={name: sparse, arguments: {share: 2}}", "share = 2"),
         ("model.arguments={widht: 30}", "Did you mean 'width'"),
         ("data.train.0.name=synthtic", "Did you mean 'synthetic'"),
         ("run.device=cdua", "unknown device"),
@@ -207,6 +308,14 @@ def test_the_checkpoint_says_what_made_it(tmp_path: Path) -> None:
 def test_mistakes_in_a_recipe_are_named(tmp_path: Path, override: str, fragment: str) -> None:
     with pytest.raises(UserError, match=fragment):
         train(recipe(tmp_path), [override, "train.accumulate=4"] if "batch=6" in override else [override])
+
+
+def test_a_choice_without_validation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"choose among 0.2, 0.8, and nothing is validated"):
+        train(
+            recipe(tmp_path),
+            ["tuning={name: wise, arguments: {alpha: [0.2, 0.8]}}", "train.val_clips=0", "train.val_samples=0"],
+        )
 
 
 def test_rates_follow_their_schedule(tmp_path: Path) -> None:

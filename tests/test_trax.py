@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mstrack.errors import UserError
-from mstrack.vot.trax import Message, format_message, parse_message, parse_path, parse_rectangle
+from mstrack.trax import Message, format_message, parse_answer, parse_message, parse_path, parse_rectangle
 
 
 @given(st.lists(st.text()), st.dictionaries(st.from_regex(r"[A-Za-z0-9._]{1,64}", fullmatch=True), st.text()))
@@ -66,9 +66,27 @@ def test_rectangles() -> None:
             parse_rectangle(text)
 
 
+def test_answers_of_trackers() -> None:
+    assert parse_answer("1,2.5,3e1,4") == parse_answer("rect:1,2.5,30,4") == (1, 2.5, 30, 4)
+    assert parse_answer("5,0,9,3,5,8,1,3") == parse_answer("poly:5,0,9,3,1,8") == (1, 0, 8, 8), "the box around it"
+    assert parse_answer("0") is None and parse_answer("special:2") is None and parse_answer("nan,nan,nan,nan") is None
+    for text, said in (
+        ("m1,1,2,2,0,4", "a mask"),
+        ("mask:1,1,2,2,0,4", "a mask"),
+        ("", "no rectangle"),
+        ("1,2,3", "no rectangle"),
+        ("1,2,3,4,5", "no rectangle"),
+        ("1,2,3,4,5,6,7", "no rectangle"),
+        ("a,b,c,d", "no rectangle"),
+        ("1,2,inf,4", "not finite"),
+    ):
+        with pytest.raises(UserError, match=said):
+            parse_answer(text)
+
+
 def test_what_else_is_printed_stays_out_of_the_messages() -> None:
     code = (
-        "import os, sys; from mstrack.vot.trax import open_stream\n"
+        "import os, sys; from mstrack.trax import open_stream\n"
         "print('before')\n"
         "with open_stream() as stream:\n"
         "    print('from Python', end='', flush=True); os.system('echo from a shell')\n"

@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from mstrack.registry import TUNINGS, resolve
-from mstrack.tuning import MST, FullFineTuning, ScalarMomentum, TunedAdamW, Tuning, chunks, effective_rate
+from mstrack.tuning import (
+    EMA,
+    L2SP,
+    MST,
+    FisherL2SP,
+    FullFineTuning,
+    ScalarMomentum,
+    SparseTuning,
+    TunedAdamW,
+    Tuning,
+    WiSE,
+    chunks,
+    effective_rate,
+)
+
+
+class Halved(Tuning):
+    """A third party's method: one function, one tensor of state."""
+
+    def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        state.setdefault("seen", torch.zeros_like(gradient)).add_(gradient.abs())
+        return step.mul_(0.5)
+
 
 VARIANTS: dict[str, Callable[[], Tuning]] = {name: resolve("tunings", name) for name in TUNINGS} | {
     "scalar velocity": lambda: ScalarMomentum(0.8, update="velocity"),
@@ -25,9 +48,34 @@ VARIANTS: dict[str, Callable[[], Tuning]] = {name: resolve("tunings", name) for 
     "mst velocity exact": lambda: MST(update="velocity", rank="exact"),
     "mst released": lambda: MST(update="released"),
     "mst 0.6 to 1": lambda: MST((0.6, 1.0)),
+    "mst inverse": lambda: MST((0.2, 0.9), order="inverse"),
+    "mst inverse exact": lambda: MST((0.2, 0.9), order="inverse", rank="exact"),
+    "mst moment": lambda: MST(by="moment"),
+    "mst moment exact": lambda: MST(by="moment", rank="exact"),
+    "mst moment network": lambda: MST(by="moment", scope="network"),
+    "mst moment velocity": lambda: MST(by="moment", update="velocity"),
+    "ema of mst": lambda: EMA(of="mst"),
+    "ema of a third party": lambda: EMA(of=Halved()),
+    "l2sp of mst network": lambda: L2SP(of=MST(scope="network")),
+    "fisher, strong": lambda: FisherL2SP(strength=1000.0),
+    "wise of ema of sparse": lambda: WiSE(of=EMA(of="sparse")),
+    "sparse of srft": lambda: SparseTuning(of="srft"),
+    "sparse of velocity": lambda: SparseTuning(of=MST(update="velocity")),
 }
 every_tuning = pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
 both_kernels = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+
+
+@lru_cache(maxsize=128)
+def draw_gradients(step: int, spread: float, shapes: tuple[torch.Size, ...]) -> list[Tensor]:
+    """Heavy-tailed, with exact zeros."""
+    generator = torch.Generator().manual_seed(1000 + step)
+    drawn = []
+    for shape in shapes:
+        gradient = torch.randn(shape, generator=generator) * 1e-3
+        gradient *= torch.exp(spread * torch.randn(shape, generator=generator))
+        drawn.append(gradient * (torch.rand(shape, generator=generator) < 0.9))
+    return drawn
 
 
 class Net(nn.Module):
@@ -59,12 +107,9 @@ class Net(nn.Module):
 
     def set_gradients(self, step: int, spread: float = 3.0) -> None:
         """Heavy-tailed gradients with exact zeros, a function of the step alone."""
-        generator = torch.Generator().manual_seed(1000 + step)
-        for parameter in self.parameters():
-            gradient = torch.randn(parameter.shape, generator=generator) * 1e-3
-            gradient *= torch.exp(spread * torch.randn(parameter.shape, generator=generator))
-            gradient *= torch.rand(parameter.shape, generator=generator) < 0.9
-            parameter.grad = gradient.to(parameter.dtype)
+        drawn = draw_gradients(step, spread, tuple(p.shape for p in self.parameters()))
+        for parameter, gradient in zip(self.parameters(), drawn, strict=True):
+            parameter.grad = gradient.to(parameter.dtype, copy=True)
 
 
 def weights(module: nn.Module) -> list[Tensor]:
@@ -83,8 +128,22 @@ def run(net: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> nn.Mo
     return net
 
 
-def optimizer_of(net: nn.Module, tuning: Tuning, **kwargs: Any) -> TunedAdamW:
-    return TunedAdamW(net.named_parameters(), tuning, **({"lr": 1e-2, "weight_decay": 1e-2} | kwargs))
+def optimizer_of(net: Net, tuning: Tuning, measured: bool = True, **kwargs: Any) -> TunedAdamW:
+    """AdamW under a method, with the sensitivities it asks for: squares of other gradients than those it is trained with."""
+    optimizer = TunedAdamW(net.named_parameters(), tuning, **({"lr": 1e-2, "weight_decay": 1e-2} | kwargs))
+    if measured and optimizer.unmeasured:
+        net.set_gradients(77)
+        optimizer.receive({name: p.grad.square() for name, p in optimizer.trained.items()})
+        net.zero_grad()
+    return optimizer
+
+
+def trains(optimizer: TunedAdamW, parameter: nn.Parameter) -> bool:
+    """Whether a parameter, or a part of it, trains."""
+    mask = (
+        optimizer.state[parameter].get("mask", torch.ones(parameter.shape)) if parameter in optimizer.state else torch.zeros(1)
+    )
+    return bool(mask.any())
 
 
 # ---------------------------------------------------------------- laws over the catalogue
@@ -113,7 +172,7 @@ def test_frozen_parameters_stay_and_the_others_move(make: Callable[[], Tuning], 
     for name, parameter in net.named_parameters():
         frozen = name in optimizer.frozen
         assert parameter.requires_grad is not frozen
-        assert torch.equal(parameter, before[name]) is (frozen or parameter.numel() == 0)
+        assert torch.equal(parameter, before[name]) is not trains(optimizer, parameter)
 
 
 @both_kernels
@@ -121,7 +180,8 @@ def test_frozen_parameters_stay_and_the_others_move(make: Callable[[], Tuning], 
 def test_saving_and_resuming_equals_no_interruption(make: Callable[[], Tuning], fused: bool) -> None:
     patterns = [("blocks*", 0.5), ("*", 1.0)]
     whole = Net()
-    run(whole, optimizer_of(whole, make(), patterns=patterns, fused=fused), range(6))
+    whole_optimizer = optimizer_of(whole, make(), patterns=patterns, fused=fused)
+    run(whole, whole_optimizer, range(6))
 
     first = Net()
     optimizer = optimizer_of(first, make(), patterns=patterns, fused=fused)
@@ -132,10 +192,13 @@ def test_saving_and_resuming_equals_no_interruption(make: Callable[[], Tuning], 
     saved = torch.load(buffer, weights_only=True)
     second = Net()
     second.load_state_dict(saved["model"])
-    resumed = optimizer_of(second, make(), patterns=patterns, fused=fused)
+    resumed = optimizer_of(second, make(), measured=False, patterns=patterns, fused=fused)
     resumed.load_state_dict(saved["optimizer"])
+    assert not resumed.unmeasured
     run(second, resumed, range(3, 6))
     assert_same_bits(weights(whole), weights(second))
+    with whole_optimizer.evaluation_weights(), resumed.evaluation_weights():
+        assert_same_bits(weights(whole), weights(second))
 
 
 @both_kernels
@@ -148,16 +211,20 @@ def test_two_identical_ranks_stay_identical(make: Callable[[], Tuning], fused: b
 
 
 @pytest.mark.parametrize(
-    "make", [m for n, m in VARIANTS.items() if "released" not in n], ids=[n for n in VARIANTS if "released" not in n]
+    "make",
+    [m for n, m in VARIANTS.items() if "released" not in n and "inverse" not in n],
+    ids=[n for n in VARIANTS if "released" not in n and "inverse" not in n],
 )
 def test_the_momentum_coefficient_is_monotone_in_sensitivity(make: Callable[[], Tuning]) -> None:
     net = Net()
     net.set_gradients(0)
     tuning = make()
-    tuning.begin_step([{"params": list(net.parameters())}])
+    states = {p: {"exp_avg_sq": torch.zeros_like(p)} for p in net.parameters()}
+    tuning.begin_step([{"params": list(net.parameters()), "betas": (0.9, 0.999)}], states)
     for parameter in net.parameters():
         gradient = parameter.grad.detach()
-        kept = 1 - tuning.adjust(torch.ones_like(gradient), gradient, {}).flatten()
+        state = {"exp_avg_sq": gradient.square() * (1 - 0.999)}
+        kept = 1 - tuning.adjust(torch.ones_like(gradient), gradient, state).flatten()
         assert (kept[gradient.flatten().abs().argsort()].diff() >= 0).all()
 
 
@@ -165,7 +232,8 @@ def test_the_momentum_coefficient_is_monotone_in_sensitivity(make: Callable[[], 
 @every_tuning
 def test_a_skipped_step_changes_nothing_at_all(make: Callable[[], Tuning], fused: bool) -> None:
     straight, detour = Net(), Net()
-    run(straight, optimizer_of(straight, make(), fused=fused), range(4))
+    straight_optimizer = optimizer_of(straight, make(), fused=fused)
+    run(straight, straight_optimizer, range(4))
     optimizer = optimizer_of(detour, make(), fused=fused)
     for step, bad in ((-1, True), (0, False), (1, False), (-2, True), (-3, True), (2, False), (3, False)):
         detour.set_gradients(max(step, 0))
@@ -174,6 +242,8 @@ def test_a_skipped_step_changes_nothing_at_all(make: Callable[[], Tuning], fused
                 parameter.grad.fill_(value)
         optimizer.step(skip=torch.tensor(bad))
     assert_same_bits(weights(straight), weights(detour))
+    with straight_optimizer.evaluation_weights(), optimizer.evaluation_weights():
+        assert_same_bits(weights(straight), weights(detour))
 
 
 @every_tuning
@@ -231,6 +301,12 @@ IDENTITIES: dict[str, Callable[[], Tuning]] = {
     "mst 0 to 0": lambda: MST((0, 0)),
     "scalar 0": lambda: ScalarMomentum(0.0),
     "mst exact 0 to 0": lambda: MST((0, 0), rank="exact"),
+    "mst inverse 0 to 0": lambda: MST((0, 0), order="inverse"),
+    "ema": EMA,
+    "wise": WiSE,
+    "l2sp without strength": lambda: L2SP(0.0),
+    "fisher without strength": lambda: FisherL2SP(0.0),
+    "everything in sparse": lambda: SparseTuning(1.0),
 }
 
 

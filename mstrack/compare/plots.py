@@ -62,6 +62,7 @@ def write_figures(
     names: Sequence[str] = (),
     part: str = "",
     pair: tuple[str, str] | None = None,
+    which: Sequence[str] = (),
 ) -> list[Path]:
     """Write every figure that the standings allow.
 
@@ -73,6 +74,7 @@ def write_figures(
         names: Trackers to draw; none: all.
         part: The attribute whose curves and pairs are drawn; empty: the sequences that all trackers have.
         pair: Two trackers for the scatter; None: the two best.
+        which: Names of the figures to write; none: all.
 
     Returns:
         The files.
@@ -105,6 +107,8 @@ def write_figures(
     files = []
     with _style() as save:
         for name, draw in figures.items():
+            if which and name not in which:
+                continue
             files.append(folder / f"{name}.{kind}")
             save(draw(), files[-1])
     return files

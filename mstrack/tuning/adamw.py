@@ -1,6 +1,7 @@
 """`TunedAdamW`: AdamW whose steps pass through a tuning method."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class TunedAdamW(torch.optim.Optimizer):
         self.frozen = selection.frozen
         self._chunks: list[list[Chunk]] = []
         self._key: tuple[int, ...] | None = None
+        self._changed = False
         groups = [{"params": rows, "lr": lr * factor} for factor, rows in selection.trained.items()]
         if fused is None:
             fused = all(p.device.type != "cpu" for rows in selection.trained.values() for _, p in rows)
@@ -72,7 +74,7 @@ class TunedAdamW(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._chunks, self._key = [], None
+        self._chunks, self._key, self._changed = [], None, False
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"tuning": self.tuning, "frozen": self.frozen}
@@ -94,18 +96,78 @@ class TunedAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+            self._changed = False
+        if not self._changed:
+            self.change_gradients()
+        self._changed = False
         if skip is not None and not self._fused and bool(skip):
             return loss
-        self.tuning.begin_step(self.param_groups)
-        for group, chunks in zip(self.param_groups, self._plan(), strict=True):
+        plan = self._plan()
+        self.tuning.begin_step(self.param_groups, self.state)
+        for group, chunks in zip(self.param_groups, plan, strict=True):
             for chunk in chunks:
                 chunk.gradients = [_gradient(p, like) for p, like in zip(chunk.parameters, chunk.proposals, strict=True)]
                 chunk.states = [self.state[p] for p in chunk.parameters]
                 chunk.skip = skip if self._fused else None
+                chunk.lr = group["lr"]
                 (_propose_fused if self._fused else _propose)(chunk, group)
                 self.tuning.apply(chunk)
                 chunk.gradients, chunk.states = [], []
         return loss
+
+    # ---------------------------------------------------------------- what the method does besides steps
+    @torch.no_grad()
+    def change_gradients(self) -> None:
+        """Let the method change the gradients: before they are clipped, so that the norm is of what trains.
+
+        A step whose gradients did not pass here lets them pass first, unclipped: no method is ever left out.
+        """
+        self._plan()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.tuning.change_gradient(parameter.grad, self.state[parameter])
+        self._changed = True
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that train, by name."""
+        return {n: p for group in self.param_groups for n, p in zip(group["param_names"], group["params"], strict=True)}
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether the method waits for sensitivities (`receive`); a resumed run holds what was made of them."""
+        return self.tuning.batches > 0 and not self.state
+
+    @torch.no_grad()
+    def receive(self, sensitivities: Mapping[str, Tensor]) -> None:
+        """Hand over the sensitivity of every parameter in `trained`, before the first step; the same on all ranks."""
+        trained = self.trained
+        for parameter in trained.values():
+            self._begin(parameter)
+        rows = [sensitivities[name].to(parameter) for name, parameter in trained.items()]
+        self.tuning.receive(rows, [self.state[parameter] for parameter in trained.values()])
+
+    @contextmanager
+    def evaluation_weights(self, choice: float | None = None) -> Iterator[None]:
+        """Inside, the parameters hold what the method evaluates and ships; afterwards exactly what was trained.
+
+        Args:
+            choice: One of the method's choices; none: what it evaluates before one is made.
+        """
+        trained: dict[Tensor, Tensor] = {}
+        with torch.no_grad():
+            for parameter, state in self.state.items():
+                weight = self.tuning.evaluation_weight(parameter, state, choice)
+                if weight is not parameter:
+                    trained[parameter] = parameter.clone()
+                    parameter.copy_(weight)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, weight in trained.items():
+                    parameter.copy_(weight)
 
     @property
     def _fused(self) -> bool:
@@ -117,7 +179,10 @@ class TunedAdamW(torch.optim.Optimizer):
         present = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         key = tuple(id(p) for row in present for p in row)
         if key != self._key:
-            for parameter in (p for row in present for p in row if p not in self.state):
+            new = [p for row in present for p in row if p not in self.state]
+            if new and self.tuning.batches:
+                raise UserError("this tuning method needs sensitivities before the first step: optimizer.receive(...).")
+            for parameter in new:
                 self._begin(parameter)
             self._chunks = self._divide(present)
             self._key = key
@@ -143,13 +208,14 @@ class TunedAdamW(torch.optim.Optimizer):
         return chunks
 
     def _begin(self, parameter: nn.Parameter) -> None:
-        """The state of a parameter before its first step, as torch's AdamW has it."""
+        """The state of a parameter before its first step: as torch's AdamW has it, and what the method keeps."""
         device = parameter.device if self._fused else "cpu"
         self.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=device),
             "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
             "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
         }
+        self.tuning.remember(parameter.detach(), self.state[parameter])
 
     def _count(self, parameter: nn.Parameter) -> float:
         """Steps a parameter has taken; 0 where only the device knows, and each parameter is corrected by its own."""

@@ -18,7 +18,14 @@ class Tuning:
 
     A subclass overrides what differs. Whatever it must remember of a parameter lives in that parameter's `state`, so that
     saving and resuming the optimizer saves and resumes the method.
+
+    Attributes:
+        batches: Over how many batches of training pairs the sensitivities are to be measured before training; 0: not at all.
+        choices: Values among which the scores on validation data decide after training, such as the alpha of WiSE-FT.
     """
+
+    batches: int = 0
+    choices: tuple[float, ...] = ()
 
     def select(self, name: str) -> float:
         """Whether a parameter trains, and how fast.
@@ -46,10 +53,38 @@ class Tuning:
     def prepare(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Called once, before the first step, with the parameters that train."""
 
-    def begin_step(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """Called at the start of every step with the optimizer's parameter groups, their gradients in place.
+    def remember(self, parameter: Tensor, state: dict[str, Any]) -> None:
+        """Called when the state of a parameter is made, before it first moves: here its pre-trained value can be kept.
 
-        For methods that must see all gradients before they can adjust one step.
+        A resumed run does not come here; its states hold what was kept.
+
+        Args:
+            parameter: The parameter, as it was given.
+            state: `optimizer.state[parameter]`; what is put here is saved with the run.
+        """
+
+    def receive(self, sensitivities: Sequence[Tensor], states: Sequence[dict[str, Any]]) -> None:
+        """Called once before the first step, and never in a resumed run, where `batches` is above 0.
+
+        Args:
+            sensitivities: Mean squared gradient of each parameter that trains, of its shape; the same on all ranks.
+            states: Their `optimizer.state[parameter]`, in the same order.
+        """
+
+    def change_gradient(self, gradient: Tensor, state: dict[str, Any]) -> None:
+        """Change the gradient of one parameter in place, after it is summed over the ranks and before all are clipped.
+
+        Args:
+            gradient: Of the parameter.
+            state: `optimizer.state[parameter]`.
+        """
+
+    def begin_step(self, groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> None:
+        """Called at the start of every step, for methods that must see all gradients before they can adjust one step.
+
+        Args:
+            groups: The optimizer's parameter groups, the gradients in place.
+            states: `optimizer.state`, as the step before left it.
         """
 
     def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
@@ -70,7 +105,8 @@ class Tuning:
         """Move the parameters of a chunk from where they are towards what AdamW proposes.
 
         Here `adjust` is called for one parameter after the other. A method that can do many at once overrides this too, and
-        is tested to do the same.
+        is tested to do the same. A method that pulls, masks or averages does it here, before or after the step is taken. Where
+        `chunk.skip` is true, nothing may change.
         """
         if type(self).adjust is Tuning.adjust:
             torch._foreach_copy_(chunk.parameters, chunk.proposals)
@@ -98,13 +134,22 @@ class Tuning:
         """Size of the steps that are taken over that of the steps AdamW proposes, on average over parameters."""
         return 1.0
 
-    def evaluation_weights(self) -> dict[str, Tensor] | None:
-        """Weights to evaluate and ship instead of the trained ones, by parameter name; none: the trained ones."""
-        return None
+    def evaluation_weight(self, weight: Tensor, state: dict[str, Any], choice: float | None) -> Tensor:
+        """What is evaluated and shipped in the place of a trained weight.
+
+        Args:
+            weight: The trained parameter, or what a method inside makes of it; not to be changed.
+            state: `optimizer.state[parameter]`.
+            choice: One of `choices`; none: before the end of training, when nothing is chosen yet.
+
+        Returns:
+            A tensor of its shape, or `weight` itself where it is evaluated as it is.
+        """
+        return weight
 
 
 class FullFineTuning(Tuning):
-    """Every parameter trains, every step is taken as AdamW proposes it (row b of the paper's Table 3)."""
+    """Full fine-tuning: every step is taken as AdamW proposes it (Table 3, row b)."""
 
 
 def effective_rate(tuning: Tuning) -> float:

@@ -1,4 +1,4 @@
-"""Modality sensitivity-aware tuning (MST), the method of the paper, and the scalar momentum it is compared with."""
+"""Modality sensitivity-aware tuning (MST), the method of the paper, and its halves: momentum alone, sensitivity alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -28,10 +28,12 @@ from mstrack.tuning.ranks import (
 Scope = Literal["tensor", "network"]
 Update = Literal["interpolate", "velocity", "released"]
 Rank = Literal["histogram", "exact"]
+Order = Literal["ascending", "inverse"]
+By = Literal["gradient", "moment"]
 
 
 class MST(Tuning):
-    """Modality sensitivity-aware tuning: the more sensitive a parameter, the more of its previous state it keeps.
+    """MST (the paper, Sec. 3.2-3.3): the more sensitive a parameter, the more of its previous state it keeps.
 
     Source: the MST paper, sections 3.2-3.3 and Algorithm 1, in the reading of this project. For an element with gradient G the
     sensitivity is G * G, r in [0, 1] its rank among the sensitivities of its scope, and m = a + (b - a) * r its momentum
@@ -53,6 +55,9 @@ class MST(Tuning):
         scope: Ranks inside each `tensor`, or over all that trains together (`network`).
         update: As above.
         rank: By `histogram`, fast, or `exact`, by sorting: the reference it is tested against.
+        order: `ascending`, as above; `inverse`: b for the least sensitive and a for the most, to see what ranking is worth.
+        by: What is ranked: the `gradient` of the step, or the second `moment` of Adam with that gradient in it, which is a
+            sensitivity over many batches.
 
     Raises:
         UserError: A value that is none of these.
@@ -64,12 +69,17 @@ class MST(Tuning):
         scope: Scope = "tensor",
         update: Update = "interpolate",
         rank: Rank = "histogram",
+        order: Order = "ascending",
+        by: By = "gradient",
     ) -> None:
-        for what, given, known in (("scope", scope, Scope), ("update", update, Update), ("rank", rank, Rank)):
+        settings = {"scope": (scope, Scope), "update": (update, Update), "rank": (rank, Rank), "order": (order, Order)}
+        for what, (given, known) in (settings | {"by": (by, By)}).items():
             if given not in get_args(known):
                 raise UserError(unknown(f"{what} of MST", str(given), get_args(known)))
-        if update == "released" and scope != "tensor":
-            raise UserError("update 'released' ranks inside each tensor; scope 'network' was given. Leave the scope out.")
+        if update == "released":
+            for what, given, only in (("scope", scope, "tensor"), ("order", order, "ascending"), ("by", by, "gradient")):
+                if given != only:
+                    raise UserError(f"update 'released' has the {what} '{only}'; '{given}' was given. Leave the {what} out.")
         if momentum is None:
             momentum = (0.25, 0.65) if update == "released" else (0.8, 0.85)
         if not isinstance(momentum, Sequence) or len(momentum) != 2 or not 0 <= momentum[0] <= momentum[1] <= 1:
@@ -78,6 +88,8 @@ class MST(Tuning):
         self.scope = scope
         self.update = update
         self.rank = rank
+        self.by = by
+        self._ends = self.momentum if order == "ascending" else self.momentum[::-1]
         self._network: Tensor | None = None
 
     def choose_betas(self, betas: Sequence[float] | None) -> tuple[float, float]:
@@ -103,12 +115,13 @@ class MST(Tuning):
         """Momentum coefficient m of every element of a parameter.
 
         Args:
-            gradient: Of the parameter. For the scope `network` inside a step only, where `begin_step` has seen the others.
+            gradient: Of the parameter, or the moment that is ranked in its place. For the scope `network` inside a step only,
+                where `begin_step` has seen the others.
 
         Returns:
             float32 of its shape.
         """
-        low, high = self.momentum
+        low, high = self._ends
         if low == high:
             return torch.full(gradient.shape, low, device=gradient.device)
         return low + (high - low) * self._ranks(gradient)
@@ -126,7 +139,7 @@ class MST(Tuning):
             return torch.full(gradient.shape, 0.5, device=gradient.device)
         below = torch.searchsorted(self._network, keys)
         upto = torch.searchsorted(self._network, keys, right=True)
-        return ((below + upto - 1) * (0.5 / (size - 1))).to(torch.float32).view(gradient.shape)
+        return ((below + upto - 1) * (0.5 / (size - 1))).clamp_(0, 1).to(torch.float32).view(gradient.shape)
 
     def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         """The step under the momentum coefficients of the parameter's elements; the plain version of `apply`."""
@@ -134,7 +147,8 @@ class MST(Tuning):
             return step
         if self.update == "released":
             return step.mul_(1 - self._released(gradient, state).to(step.dtype))
-        scale = (1 - self.coefficient(gradient)).to(step.dtype)
+        ranked = state["exp_avg_sq"] if self.by == "moment" else gradient
+        scale = (1 - self.coefficient(ranked)).to(step.dtype)
         if self.update == "interpolate":
             return step.mul_(scale)
         rho = state.setdefault("rho", torch.zeros_like(step))
@@ -152,25 +166,26 @@ class MST(Tuning):
         return ladder[sensitivity.argsort()].view(gradient.shape)
 
     # ---------------------------------------------------------------- many parameters
-    def begin_step(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """For the scope `network`: rank all gradients together, in one pass over them."""
-        low, high = self.momentum
+    def begin_step(self, groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> None:
+        """For the scope `network`: rank all together, in one pass over the gradients or the moments that they lead to."""
+        low, high = self._ends
         if self.scope != "network" or low == high:
             return
-        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        present = [(p, group) for group in groups for p in group["params"] if p.grad is not None]
+        signals = (_moment(p, states[p], group) if self.by == "moment" else p.grad for p, group in present)
         if self.rank == "exact":
-            self._network = torch.cat([magnitude_keys(g) for g in gradients]).sort().values if gradients else None
+            self._network = torch.cat([magnitude_keys(s) for s in signals]).sort().values if present else None
             return
         counts: Tensor | None = None
-        for gradient in gradients:
-            counts = torch.zeros(1 << MOST_BITS, dtype=torch.int64, device=gradient.device) if counts is None else counts
-            add_keys(counts, magnitude_keys(gradient).bitwise_right_shift_(31 - MOST_BITS))
-        self._network = None if counts is None else rank_table(counts, sum(g.numel() for g in gradients))
+        for signal in signals:
+            counts = torch.zeros(1 << MOST_BITS, dtype=torch.int64, device=signal.device) if counts is None else counts
+            add_keys(counts, magnitude_keys(signal).bitwise_right_shift_(31 - MOST_BITS))
+        self._network = None if counts is None else rank_table(counts, sum(p.numel() for p, _ in present))
 
     def apply(self, chunk: Chunk) -> None:
         """Move the parameters of a chunk; the fast version of `adjust`, with one pass for all ranks of the chunk."""
-        low, high = self.momentum
-        if self.update == "released" or (self.rank == "exact" and low < high):
+        low, high = self._ends
+        if self.update == "released" or (self.rank == "exact" and low != high):
             super().apply(chunk)
         elif self.update == "velocity":
             self._accelerate(chunk)
@@ -201,11 +216,12 @@ class MST(Tuning):
 
     def _scale(self, chunk: Chunk) -> None:
         """Fill `chunk.spare` with 1 - m of every element."""
-        low, high = self.momentum
+        low, high = self._ends
         if low == high:
             chunk.spare.fill_(1 - low)
             return
-        torch._foreach_copy_(chunk.magnitudes, chunk.gradients)
+        ranked = [state["exp_avg_sq"] for state in chunk.states] if self.by == "moment" else chunk.gradients
+        torch._foreach_copy_(chunk.magnitudes, ranked)
         keys = chunk.keys.bitwise_and_(0x7FFFFFFF)
         if self._network is not None:
             table = (self._network * (low - high) + (1 - low)).to(chunk.spare.dtype)
@@ -220,13 +236,22 @@ class MST(Tuning):
 
     def _scale_by_histogram(self, chunk: Chunk, run: Run, keys: Tensor) -> None:
         """Fill the part of `chunk.spare` that is a run of large tensors: all are counted in one pass."""
-        low, high = self.momentum
+        low, high = self._ends
         bins = narrow_keys(keys.bitwise_right_shift_(31 - run.bits), 1 << run.bits)
         torch._foreach_add_(keys.split(run.sizes), [row * bins for row in range(len(run.sizes))])
         edges = bin_edges(count_keys(keys, len(run.sizes) * bins), chunk.scratch).view(-1, bins)
         slope, start = _slopes(chunk, run, low - high, 1 - low)
         table = torch.addcmul(start, edges, slope, out=edges).to(chunk.spare.dtype)
         torch.index_select(table.view(-1), 0, keys, out=chunk.spare[run.start : run.stop])
+
+
+def _moment(parameter: Tensor, state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
+    """The second moment of Adam as this step will leave it."""
+    beta = group["betas"][1]
+    gradient = parameter.grad
+    assert gradient is not None
+    moment: Tensor = state["exp_avg_sq"]
+    return (moment * beta).addcmul_(gradient.to(moment.dtype), gradient.to(moment.dtype), value=1 - beta)
 
 
 def _slopes(chunk: Chunk, run: Run, slope: float, start: float) -> tuple[Tensor, Tensor]:
@@ -242,7 +267,7 @@ def _slopes(chunk: Chunk, run: Run, slope: float, start: float) -> tuple[Tensor,
 
 
 class ScalarMomentum(MST):
-    """One momentum coefficient for every parameter (row d of the paper's Table 3, and Table 6).
+    """One momentum coefficient for every parameter (the paper's Table 6; Table 3, row d).
 
     With the update `interpolate` this is exactly plain fine-tuning at (1 - momentum) times the learning rate.
 
@@ -258,3 +283,19 @@ class ScalarMomentum(MST):
         if update not in ("interpolate", "velocity"):
             raise UserError(unknown("update of scalar momentum", str(update), ("interpolate", "velocity")))
         super().__init__((momentum, momentum), update=update)
+
+
+class SensitivityOnly(MST):
+    """Step factors by sensitivity rank from 0.4 to 0, without a floor of momentum (Table 3, row c, in our reading).
+
+    The paper does not say what row (c) computes. Here it is `interpolate` with m from 0.6 for the least sensitive element to 1
+    for the most sensitive one, which stands still: the same mean step, 0.2, as the scalar momentum 0.8 of row (d).
+
+    Args:
+        momentum: (a, b), as of `MST`.
+        scope: As of `MST`.
+        rank: As of `MST`.
+    """
+
+    def __init__(self, momentum: Sequence[float] = (0.6, 1.0), scope: Scope = "tensor", rank: Rank = "histogram") -> None:
+        super().__init__(momentum, scope=scope, rank=rank)

@@ -1,4 +1,4 @@
-"""A tracker as the VOT toolkit runs it: a process that answers TraX messages; see `trax.py` for these."""
+"""A tracker as the VOT toolkit runs it: a process that answers TraX messages; see `mstrack.trax` for these."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError, warn
 from mstrack.registry import unknown
-from mstrack.vot.trax import VERSION, Message, Stream, open_stream, parse_path, parse_rectangle
+from mstrack.trax import VERSION, Message, Stream, open_stream, parse_path, parse_rectangle
 
 CHANNELS = {"rgb": ("color",), "depth": ("color", "depth"), "thermal": ("color", "ir")}
 """The toolkit's channels for each second modality; it has none for events."""
@@ -45,7 +45,7 @@ def _answer(stream: Stream, checkpoint: str, modality: str | None, device: str, 
 
     from mstrack.checkpoint import load
     from mstrack.distributed import choose_device
-    from mstrack.evaluation import trained_encoding, trained_modality
+    from mstrack.provenance import trained_encoding, trained_modality
     from mstrack.tracker import TrackerBatch
 
     model = load(checkpoint)

@@ -278,7 +278,7 @@ def _stem(checkpoint: str) -> str:
 def _read_modality(checkpoint: str) -> str:
     """The modality that a checkpoint was trained with, `rgb` for a network of one; loading it shows that it can be used."""
     from mstrack.checkpoint import load
-    from mstrack.evaluation import trained_modality
+    from mstrack.provenance import trained_modality
 
     model = load(checkpoint)
     return trained_modality(model) if model.modalities > 1 else "rgb"

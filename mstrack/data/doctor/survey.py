@@ -67,6 +67,12 @@ def recognise(root: Path) -> str:
     return best if counts[best] else ""
 
 
+def tree_of(dataset: str) -> Tree:
+    """The layouts of a dataset."""
+    tree: Tree = sys.modules[resolve("datasets", dataset).__module__].TREES[dataset]
+    return tree
+
+
 def _count_alike(dataset: str, root: Path) -> int:
     """How many folders have the name of a sequence, and most of the entries of one."""
     names = set().union(*_lists(dataset).values())
@@ -75,7 +81,7 @@ def _count_alike(dataset: str, root: Path) -> int:
 
 def _compare(dataset: str, folder: Path) -> dict[str, float]:
     """How many of the entries of each variant of a `TREE` a sequence's folder has."""
-    tree: Tree = sys.modules[resolve("datasets", dataset).__module__].TREES[dataset]
+    tree = tree_of(dataset)
     try:
         entries = set(os.listdir(folder))  # noqa: PTH208 - names alone
     except OSError:

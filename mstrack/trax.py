@@ -5,6 +5,7 @@ tracker says `hello` and what it takes; for `initialize` (images, region) and `f
 (region); `quit` ends it, from either side. Described at https://trax.readthedocs.io.
 """
 
+import math
 import os
 import re
 import socket
@@ -98,6 +99,34 @@ def parse_rectangle(text: str) -> tuple[float, float, float, float]:
         x, y, w, h = (float(part) for part in text.split(","))
     except ValueError as error:
         raise UserError(f"TraX: the region '{text[:80]}' is no rectangle left,top,width,height.") from error
+    return x, y, w, h
+
+
+def parse_answer(text: str) -> tuple[float, float, float, float] | None:
+    """A region that a tracker answers as x, y, w, h: of a polygon the box around it; None where it says that it has none.
+
+    It says so by a special code (one number) or by NaN.
+
+    Raises:
+        UserError: It is a mask, or malformed.
+    """
+    content = re.sub(r"^(rect|poly|special):", "", text.strip())
+    if content.startswith("m"):
+        raise UserError(f"it answered a mask ({text[:40]}); boxes are scored here, so it must answer rectangles or polygons")
+    try:
+        values = [float(part) for part in content.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 4) and (len(values) < 6 or len(values) % 2):
+        raise UserError(f"it answered the region '{text[:80]}', which is no rectangle left,top,width,height and no polygon")
+    if len(values) == 1 or any(math.isnan(value) for value in values):
+        return None
+    if any(math.isinf(value) for value in values):
+        raise UserError(f"it answered the region '{text[:80]}', whose numbers are not finite")
+    if len(values) > 4:
+        left, top = min(values[::2]), min(values[1::2])
+        return left, top, max(values[::2]) - left, max(values[1::2]) - top
+    x, y, w, h = values
     return x, y, w, h
 
 

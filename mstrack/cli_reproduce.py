@@ -1,0 +1,83 @@
+"""`mst reproduce`: the tables and figures of the paper by name."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mstrack.cli_data import DataRoot
+from mstrack.errors import UserError
+from mstrack.terminal import print_table, say, show_progress
+
+reproduce_app = typer.Typer()
+
+SWEEP = "sweep"
+Modality = Literal["event", "depth", "thermal"]
+
+
+@reproduce_app.command()
+def reproduce(
+    study: Annotated[
+        str | None, typer.Argument(help="table1 ... table7, table11, fig1 ... fig6, or sweep; none: a list.")
+    ] = None,
+    on: Annotated[
+        Literal["synthetic", "real"], typer.Option(help="Data: the embedded benchmark, or the paper's own.")
+    ] = "synthetic",
+    only: Annotated[str | None, typer.Option(metavar="ROW", help="One row, or one sweep.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Training runs of each row; default: as the study says.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Rows at once; default: one per GPU, or per core.")] = None,
+    devices: Annotated[str | None, typer.Option(help="cpu, or GPUs with commas between: cuda:0,cuda:1.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs, tables and pages.")] = Path("reproduce"),
+    data_root: DataRoot = None,
+    weights: Annotated[Path | None, typer.Option(help="Published weights; default: $MST_WEIGHTS, or ./weights.")] = None,
+    scale: Annotated[str, typer.Option(help="sweep: at which scale, tiny or micro.")] = "tiny",
+    modality: Annotated[Modality | None, typer.Option(help="sweep: on one modality; default: on all three.")] = None,
+    into: Annotated[Path | None, typer.Option(help="sweep: another file of sweeps to add the results to.")] = None,
+) -> None:
+    """Any row of the paper by name: train or load, evaluate, print the measured table beside the published one.
+
+    Says first how long it takes, and on real data what is missing. It may be stopped at any time; the same command goes on.
+    """
+    from mstrack.reproduce import conduct
+    from mstrack.reproduce.plan import read_plan
+
+    plan, command = read_plan(), shlex.join(["mst", *sys.argv[1:]])
+    if study is None:
+        headers = ["study", "title", "data", "rows", "runs"]
+        print_table("studies; `mst reproduce sweep` chooses learning rates", headers, conduct.list_studies(plan), "lllrr")
+        return
+    means = conduct.choose_means(jobs, devices)
+    if study == SWEEP:
+        site = conduct.open_site(plan, scale, out)
+        runs = conduct.open_sweeps(site, only, [modality] if modality else ["thermal", "depth", "event"])
+        with show_progress() as progress:
+            conduct.make_data([run.job for run in runs], progress)
+        for line in conduct.announce_sweeps(site, runs, means):
+            say(line)
+        with show_progress() as progress:
+            conduct.conduct_sweeps(site, runs, means, progress)
+        rows, files = conduct.report_sweeps(site, runs, out, into, command)
+        print_table("validation SR by value", ["sweep", "modality", "value: SR", "chosen"], rows, "lllr")
+        say("files: " + ", ".join(map(str, files)))
+        return
+    if modality or into or scale != "tiny":
+        raise UserError("--scale, --modality and --into belong to `mst reproduce sweep`; a study says them itself.")
+    agenda = conduct.open_study(plan, study, on, only, seeds, out, data_root, weights)
+    if on == "real":
+        for sentence in conduct.check_requirements(study, agenda, means):
+            say(sentence)
+    else:
+        with show_progress() as progress:
+            conduct.make_data([job for stage in agenda.stages() for job in stage], progress)
+    for line in conduct.announce(study, agenda, means):
+        say(line)
+    with show_progress() as progress:
+        conduct.conduct(agenda, means, progress)
+        outcome = conduct.report(study, agenda, out, means, command, progress)
+    for title, headers, table in outcome.tables:
+        print_table(title, headers, table)
+    for sentence in outcome.sentences:
+        say(sentence)
+    say("files: " + ", ".join(map(str, outcome.files)))

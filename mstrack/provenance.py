@@ -1,0 +1,41 @@
+"""What a network says of itself: how it was trained, and a fingerprint of what it is."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+
+from mstrack.models.network import Network
+
+
+def trained_modality(network: Network) -> str:
+    """The second modality that a network's provenance names; `thermal` where it names none."""
+    named = _trained_on(network).get("modality", "thermal")
+    return "thermal" if named == "rgb" else named
+
+
+def trained_encoding(network: Network) -> str | None:
+    """What the second modality's files were turned into when a network was trained; None where its provenance is silent."""
+    return _trained_on(network).get("encoding")
+
+
+def trained_recipe(network: Network) -> str | None:
+    """How events were made into frames when a network was trained; None where its provenance does not say one recipe."""
+    named = {source.get("arguments", {}).get("events") for source in _trained_on(network).get("train", ())}
+    return named.pop() if len(named) == 1 else None
+
+
+def identify(network: Network) -> dict[str, Any]:
+    """Name, arguments and a hash of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return {"model": network.name, "arguments": json.loads(json.dumps(network.arguments)), "weights": digest.hexdigest()[:16]}
+
+
+def _trained_on(network: Network) -> dict[str, Any]:
+    """The section `data` of the configuration in a network's provenance."""
+    provenance = getattr(network, "provenance", None) or {}
+    return provenance.get("config", {}).get("data", {})

@@ -1,0 +1,297 @@
+"""A study from the first question to the last file: what is missing, how long it takes, the runs, the table."""
+
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as List
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mstrack.data import load_sequences
+from mstrack.errors import UserError
+from mstrack.machine import usable_cores
+from mstrack.registry import unknown
+from mstrack.reproduce.agenda import Agenda, SweepRun, plan_study, record_sweeps, refuse_stale, sweep_runs
+from mstrack.reproduce.costs import Cost, measure_costs
+from mstrack.reproduce.drawings import Drawing, draw_sweeps
+from mstrack.reproduce.estimate import estimate, say_duration
+from mstrack.reproduce.files import cost_rows, write_csv, write_markdown
+from mstrack.reproduce.jobs import Job, Site
+from mstrack.reproduce.page import write_page, write_sweep_page
+from mstrack.reproduce.plan import PAPER, Plan, find_study
+from mstrack.reproduce.rates import FILE, Choice, look, merge_sweeps, read_sweeps
+from mstrack.reproduce.requirements import find_incomplete, find_missing, say_where
+from mstrack.reproduce.running import run_jobs
+from mstrack.reproduce.table import Table, build_table, spelled, summarise, table_rows
+
+On = Literal["synthetic", "real"]
+Begin = Callable[[str], Callable[[int, int, str], None]]
+MOST = 8
+"""Processes at once on a CPU, where nobody says how many."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What there is to run on.
+
+    Attributes:
+        processes: Rows at once.
+        devices: One for each process, in turn.
+    """
+
+    processes: int
+    devices: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        where = "this machine's CPU" if set(self.devices) <= {"cpu", "auto"} else ", ".join(self.devices)
+        return f"{self.processes} at a time on {where}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study found: the table, what the networks cost, and the files that were written."""
+
+    table: Table
+    costs: Mapping[str, Cost]
+    files: list[Path]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
+        """Title, headers and rows of what a terminal shows."""
+        data = "embedded benchmark" if self.table.synthetic else "real data"
+        shown = []
+        for ground in self.table.grounds:
+            title = (
+                f"{self.table.name} on {spelled(ground.name)}, {data}: percent ± half the 95 % interval; paper: printed SR/PR"
+            )
+            shown.append((title, *table_rows(self.table, ground)))
+        if self.costs:
+            shown.append(
+                ("full-size networks on this machine, one sequence at a time, fp32", *cost_rows(self.table, self.costs))
+            )
+        return shown
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is to be said under the tables."""
+        return [*summarise(self.table), *self.notes]
+
+
+def choose_means(processes: int | None, devices: str | None) -> Means:
+    """Every GPU a row, or on the CPU a row for each core, unless it is said otherwise.
+
+    Args:
+        processes: How many rows at once.
+        devices: Names with commas between.
+    """
+    import torch
+
+    if devices:
+        named = tuple(name.strip() for name in devices.split(",") if name.strip())
+    elif torch.cuda.is_available():
+        named = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    else:
+        named = ("cpu",)
+    alone = min(MOST, usable_cores()) if named == ("cpu",) else len(named)
+    return Means(processes or alone, named)
+
+
+def open_study(
+    plan: Plan,
+    name: str,
+    on: On,
+    only: str | None,
+    seeds: int | None,
+    out: Path,
+    data_root: Path | None = None,
+    weights: Path | None = None,
+) -> Agenda:
+    """What a study has to do.
+
+    Raises:
+        UserError: No such study or row; or a row that is not ours.
+    """
+    study = find_study(plan, name)
+    scale = PAPER if on == "real" else study.scale
+    return plan_study(Site(plan, scale, out / scale, data_root, weights), study, only, seeds)
+
+
+def check_requirements(name: str, agenda: Agenda, means: Means) -> list[str]:
+    """What is there only in part, a sentence each.
+
+    Raises:
+        UserError: Something is not there at all: says what, where it is expected, where it is published, and how long the
+            study would take.
+    """
+    missing = find_missing(agenda)
+    if missing:
+        taken = say_duration(estimate(agenda.stages(), means.processes, means.devices).seconds)
+        jobs = [job for stage in agenda.stages() for job in stage]
+        listed = "\n".join(f"- {paragraph}" for paragraph in missing)
+        where = say_where(agenda.site.data_root, agenda.site.weights)
+        raise UserError(
+            f"{name} on real data needs {len(missing)} thing(s) that are not there ({where}):\n{listed}\n"
+            f"With them it is {len(jobs)} runs, about {taken}, {means.text}."
+        )
+    return find_incomplete(agenda)
+
+
+def announce(name: str, agenda: Agenda, means: Means) -> list[str]:
+    """What will be done, how long it takes, and where it goes."""
+    study, stages = agenda.study, agenda.stages()
+    jobs = [job for stage in stages for job in stage]
+    grounds = ", ".join(ground.name for ground in agenda.grounds)
+    lines = [f"{name}: {study.title}. {len(agenda.rows)} row(s) on {grounds}: {say_count(jobs)}."]
+    first = [f"{len(stages[0])} RGB tracker(s) to start from"] if stages[0] else []
+    first += [f"{len(stages[1])} runs of sweeps on the validation split"] if stages[1] else []
+    if first:
+        lines.append(f"Among them {' and '.join(first)}, which come first.")
+    return [*lines, *_say_time(stages, means), _say_place(agenda.site)]
+
+
+def announce_sweeps(site: Site, runs: List[SweepRun], means: Means) -> list[str]:
+    """The same for sweeps alone."""
+    jobs = [run.job for run in runs]
+    names = list(dict.fromkeys(run.sweep for run in runs))
+    return [
+        f"{len(names)} sweep(s) at scale {site.scale_name}: {say_count(jobs)}.",
+        *_say_time([jobs], means),
+        _say_place(site),
+    ]
+
+
+def say_count(jobs: List[Job]) -> str:
+    """For example `48 runs, 3 of them done`."""
+    return f"{len(jobs)} runs, {sum(job.done for job in jobs)} of them done"
+
+
+def _say_time(stages: List[List[Job]], means: Means) -> list[str]:
+    if all(job.done for stage in stages for job in stage):
+        return []
+    taken = estimate(stages, means.processes, means.devices)
+    how = "by their operations: they are too large to be timed here" if taken.counted else "timed on this machine just now"
+    return [f"It will take about {say_duration(taken.seconds)}, {means.text} ({how})."]
+
+
+def _say_place(site: Site) -> str:
+    return f"Runs: {site.out}. Ctrl-C stops at any time; the same command goes on."
+
+
+def make_data(jobs: List[Job], begin: Begin) -> None:
+    """Make those parts of the embedded benchmark that jobs need and nobody has made."""
+    wanted: dict[str, tuple[str, dict[str, Any]]] = {}
+    for job in (job for job in jobs if not job.done):
+        config = job.config
+        sources = [(s.split, s.arguments) for s in (*config.data.train, *config.data.val) if s.name == "synthetic"]
+        if job.tests is not None and job.tests["on"] == "synthetic":
+            sources.append(("test", dict(job.tests["arguments"])))
+        wanted |= {f"{split} {arguments}": (split, arguments) for split, arguments in sources}
+    for split, arguments in wanted.values():
+        bar: list[Callable[[int, int, str], None]] = []
+
+        def advance(done: int, total: int, split: str = split, bar: list[Callable[[int, int, str], None]] = bar) -> None:
+            if not bar:
+                bar.append(begin(f"make {split} frames"))
+            bar[0](done, total, "")
+
+        load_sequences("synthetic", split, arguments={**arguments, "progress": advance})
+
+
+def conduct(agenda: Agenda, means: Means, begin: Begin) -> None:
+    """Run what is left of a study.
+
+    Raises:
+        UserError: A folder holds runs with other settings; anything wrong with data or weights.
+    """
+    refuse_stale(job for stage in agenda.stages() for job in stage)
+    foundations, runs = agenda.foundations, agenda.sweeps
+    if not all(job.done for job in foundations):
+        run_jobs(foundations, means.processes, means.devices, begin("RGB trackers"))
+    if runs:
+        conduct_sweeps(agenda.site, runs, means, begin)
+    jobs = agenda.row_jobs()
+    if not all(job.done for job in jobs):
+        run_jobs(jobs, means.processes, means.devices, begin("rows"))
+
+
+def conduct_sweeps(site: Site, runs: List[SweepRun], means: Means, begin: Begin) -> None:
+    """Run sweeps and write what they found, those that are whole."""
+    refuse_stale(run.job for run in runs)
+    try:
+        run_jobs([run.job for run in runs], means.processes, means.devices, begin("sweeps"))
+    finally:
+        whole: dict[tuple[str, str], list[SweepRun]] = {}
+        for run in runs:
+            whole.setdefault((run.sweep, run.modality), []).append(run)
+        record_sweeps(site, [run for group in whole.values() if all(run.job.done for run in group) for run in group])
+
+
+def report(name: str, agenda: Agenda, out: Path, means: Means, command: str, begin: Begin) -> Outcome:
+    """Put together what has been measured so far, and write it."""
+    table = build_table(name, agenda)
+    costs = measure_costs(agenda.site, agenda.rows, out, means.devices[0], begin("costs")) if agenda.study.costs else {}
+    files = [out / f"{name}.{suffix}" for suffix in ("csv", "md", "html")]
+    write_csv(files[0], table, costs)
+    write_markdown(files[1], table, costs, command)
+    vectors = write_page(files[2], agenda, table, costs, command)
+    return Outcome(table, costs, [*files, *vectors], agenda.study.notes)
+
+
+# ---------------------------------------------------------------- sweeps alone
+def open_site(plan: Plan, scale: str, out: Path) -> Site:
+    """Where sweeps of a scale are run.
+
+    Raises:
+        UserError: No such scale, or the paper's, on whose data nothing is swept.
+    """
+    known = [name for name, value in plan.scales.items() if not value.data]
+    if scale not in known:
+        raise UserError(unknown("scale for sweeps", scale, known))
+    return Site(plan, scale, out / scale)
+
+
+def open_sweeps(site: Site, only: str | None, modalities: List[str]) -> list[SweepRun]:
+    """The runs of one sweep, or of all.
+
+    Raises:
+        UserError: No such sweep.
+    """
+    return sweep_runs(site, [only] if only is not None else list(site.plan.sweeps), modalities)
+
+
+def report_sweeps(
+    site: Site, runs: List[SweepRun], out: Path, into: Path | None, command: str
+) -> tuple[list[list[str]], list[Path]]:
+    """Rows of a table of what sweeps found, and the files: `sweeps.csv`, and a page of their curves."""
+    choices: dict[tuple[str, str], Choice] = {}
+    for run in runs:
+        found = look(run.sweep, site.scale_name, run.modality, site.out)
+        if found is not None:
+            choices[run.sweep, run.modality] = found
+    rows = [
+        [sweep, modality, *(" ".join(f"{value:g}: {success:.1f}" for value, success in choice.points),), f"{choice.value:g}"]
+        for (sweep, modality), choice in choices.items()
+    ]
+    files = [site.out / FILE, out / "sweep.html"]
+    drawings: list[Drawing] = []
+    for modality in dict.fromkeys(modality for _, modality in choices):
+        drawn = draw_sweeps({sweep: c for (sweep, m), c in choices.items() if m == modality}, f"Validation, {modality}")
+        drawings += [drawn] if drawn is not None else []
+    write_sweep_page(files[1], site.scale_name, drawings, rows, command)
+    if into is not None:
+        merge_sweeps(into, read_sweeps(files[0]))
+        files.append(into)
+    return rows, files
+
+
+def list_studies(plan: Plan) -> list[list[str]]:
+    """Name, title, data sets, rows and runs of every study."""
+    rows = []
+    for name, study in plan.studies.items():
+        agenda = plan_study(Site(plan, study.scale, Path()), study)
+        rows.append(
+            [name, study.title, ", ".join(study.columns), str(len(study.rows)), str(len(agenda.row_jobs(listing=True)))]
+        )
+    return rows

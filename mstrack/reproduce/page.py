@@ -1,0 +1,180 @@
+"""A study as one self-contained page in the look of the report: tables, charts, hyper-parameters with their sweeps."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mstrack import __version__
+from mstrack.comparison import Group
+from mstrack.machine import usable_cores
+from mstrack.metrics.ope import MEASURES
+from mstrack.pictures import HeatMaps, draw_heat_maps
+from mstrack.report import draw_scores, format_number, group_scores, open_templates
+from mstrack.reproduce.agenda import Agenda
+from mstrack.reproduce.costs import Cost
+from mstrack.reproduce.drawings import Drawing, Named, draw_courses, draw_momentum, draw_sweeps, find_choices
+from mstrack.reproduce.files import cost_rows
+from mstrack.reproduce.plan import Ground
+from mstrack.reproduce.rescoring import report_of, rescore, write_vectors
+from mstrack.reproduce.sensitivities import picture_sensitivities
+from mstrack.reproduce.table import PRINTED, Table, spelled, summarise
+from mstrack.results import write_text
+
+
+class Part(NamedTuple):
+    """What is shown of one ground."""
+
+    ground: Ground
+    heading: str
+    seeds: int
+    best: dict[str, str]
+    drawings: list[Drawing]
+    groups: list[Group]
+    methods: list[Named]
+    sensitivity: list[tuple[str, HeatMaps]]
+
+
+class Setting(NamedTuple):
+    """The learning rates of a row, one for each ground, and its published hyper-parameters."""
+
+    label: str
+    rates: list[str]
+    published: str
+
+
+def write_page(path: Path, agenda: Agenda, table: Table, costs: Mapping[str, Cost], command: str) -> list[Path]:
+    """Write the page, and beside it the vector figures that the study asks for.
+
+    Returns:
+        The vector figures.
+
+    Raises:
+        UserError: Results that were there have gone, or a file cannot be written.
+    """
+    vectors: list[Path] = []
+    environment = open_templates()
+    environment.filters["spelled"] = spelled
+    what = "the embedded benchmark stands for the paper's data" if table.synthetic else "the paper's own data sets"
+    context = {
+        "table": table,
+        "subtitle": f"mst reproduce {table.name}: {what}",
+        "notes": [*summarise(table), *agenda.study.notes],
+        "parts": [_describe(agenda, table, ground, path.with_suffix(""), vectors) for ground in table.grounds],
+        "measures": MEASURES,
+        "printed": PRINTED,
+        "costs": cost_rows(table, costs) if costs else None,
+        "machine": next((cost.machine for cost in costs.values()), ""),
+        "grounds": [spelled(ground.name) for ground in table.grounds],
+        "settings": list_settings(agenda, table),
+        "sweeps": _draw_sweeps(agenda, table),
+        "chosen_by": _say_choice(agenda, table),
+        "provenance": {
+            "mstrack": __version__,
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {usable_cores()} cores, {platform.system()}",
+            "scale": agenda.site.scale_name,
+            "runs": str(agenda.site.out),
+            "intervals": "percentile bootstrap over sequences and seeds, 2000 draws; differences are paired by sequence",
+        },
+        "command": command,
+    }
+    write_text(path, environment.get_template("reproduce.html.j2").render(context))
+    return vectors
+
+
+def write_sweep_page(path: Path, scale: str, drawings: list[Drawing], rows: list[list[str]], command: str) -> None:
+    """Write the curves of sweeps, and which value each chose.
+
+    Args:
+        path: The file.
+        scale: Where they were run.
+        drawings: A chart for each modality.
+        rows: Sweep, modality, value and success rate of every run, and the choice.
+        command: What makes the page again.
+    """
+    template = open_templates().get_template("sweep.html.j2")
+    write_text(path, template.render(scale=scale, drawings=drawings, rows=rows, command=command))
+
+
+def list_settings(agenda: Agenda, table: Table) -> list[Setting]:
+    """The learning rates that rows run with, by ground."""
+    settings = []
+    for line in table.lines:
+        row = agenda.site.plan.rows[line.key]
+        if row.needs is None:
+            jobs = [agenda.jobs_of(line.key, ground.name, listing=True)[0] for ground in table.grounds]
+            rates = [f"{job.config.train.lr:.3g}" if job.train else "-" for job in jobs]
+            settings.append(Setting(line.label, rates, row.published or "-"))
+    return settings
+
+
+def _describe(agenda: Agenda, table: Table, ground: Ground, folder: Path, vectors: list[Path]) -> Part:
+    measured = [line for line in table.lines if ground.name in line.measured]
+    wanted = agenda.study.figures
+    best: dict[str, str] = {}
+    for name in MEASURES:
+        texts = [format_number(line.measured[ground.name].cells[name].mean) for line in measured]
+        best[name] = max((text for text in texts if text != "-"), key=float, default="")
+    drawings, groups, methods, heat = [], [], [], []
+    if measured and ("plots" in wanted or "attributes" in wanted):
+        scored = rescore(agenda, table, ground)
+        report = report_of(table, scored)
+        methods = [Named(method.label) for method in report.methods]
+        if "plots" in wanted:
+            drawings += [Drawing(figure, methods) for figure in draw_scores(report)]
+        if "attributes" in wanted:
+            sr = np.array([table_line.measured[ground.name].runs["SR"].mean(axis=0) for table_line in measured])
+            groups = group_scores(report, sr)
+        vectors += write_vectors(folder / ground.name, table, scored)
+    if agenda.study.curves:
+        drawings += draw_courses(agenda, table, ground)
+    if "momentum" in wanted and measured:
+        drawings += draw_momentum(agenda, table, ground)
+    if "sensitivity" in wanted:
+        heat = _draw_sensitivity(agenda, table, ground)
+    heading = f"RGB + {ground.name}, for {', '.join(map(spelled, ground.columns))}" if table.synthetic else spelled(ground.name)
+    seeds = max((line.measured[ground.name].seeds for line in measured), default=0)
+    return Part(ground, heading, seeds, best, drawings, groups, methods, heat)
+
+
+def _draw_sensitivity(agenda: Agenda, table: Table, ground: Ground) -> list[tuple[str, HeatMaps]]:
+    """Heat maps of the first run of every row that trained a dual-stream network."""
+    maps = []
+    for line in table.lines:
+        row = agenda.site.plan.rows[line.key]
+        jobs = agenda.jobs_of(line.key, ground.name, listing=True)[:1] if row.model == "mst" and row.train else []
+        for picture in (picture for job in jobs if job.done for picture in picture_sensitivities(job.folder)):
+            maps.append((f"{line.label}: {picture.name}", draw_heat_maps(picture.before, picture.after)))
+    return maps
+
+
+def _draw_sweeps(agenda: Agenda, table: Table) -> list[Drawing]:
+    if not table.synthetic:
+        return []
+    drawn = [draw_sweeps(find_choices(agenda, ground), f"Validation, {ground.name}") for ground in table.grounds]
+    return [drawing for drawing in drawn if drawing is not None]
+
+
+def _say_choice(agenda: Agenda, table: Table) -> str:
+    if not table.synthetic:
+        return (
+            "Every row runs with its published hyper-parameters, as far as they are printed; nothing was chosen by its results."
+        )
+    choices = {
+        (label, ground.name): choice for ground in table.grounds for label, choice in find_choices(agenda, ground).items()
+    }
+    counts = sorted({(len(choice.points), choice.runs) for choice in choices.values()})
+    budget = " or ".join(f"{values} values of {runs} run{'s' if runs > 1 else ''}" for values, runs in counts)
+    edge = sorted({label for (label, _), choice in choices.items() if not choice.inside})
+    lent = sorted({label for (label, ground), choice in choices.items() if choice.modality != ground})
+    text = (
+        f"Each learning rate is the best of a sweep on the validation split, never on test: {budget}. Rows without a sweep of"
+    )
+    text += " their own share that of their family; a control runs at its family's rate times the mean step of MST."
+    if lent:
+        text += f" Chosen on another modality: {', '.join(lent)}."
+    return text + (f" At an end of the values tried: {', '.join(edge)}." if edge else "")

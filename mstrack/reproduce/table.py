@@ -1,0 +1,214 @@
+"""A study in numbers: every row on every ground, measured with intervals, beside what the paper prints."""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from mstrack.compare.naming import SPELLING
+from mstrack.compare.published import Published, published_results
+from mstrack.comparison import format_difference, judge
+from mstrack.metrics.ope import MEASURES
+from mstrack.metrics.uncertainty import FEWEST, Difference, Interval, interval, paired_difference
+from mstrack.reproduce.agenda import Agenda
+from mstrack.reproduce.outcomes import Scores, read_runs
+from mstrack.reproduce.plan import Ground
+
+PRINTED = ("SR", "OP50", "OP75", "PR")
+"""The measures that the paper prints."""
+
+
+class Cell(NamedTuple):
+    """A mean in percent and its 95 % interval, over sequences and, with several seeds, over seeds."""
+
+    mean: float
+    interval: Interval
+
+    @property
+    def text(self) -> str:
+        """With half the interval, as in `44.6 ±6.0`."""
+        if math.isnan(self.mean):
+            return "-"
+        half = (self.interval.high - self.interval.low) / 2
+        return f"{self.mean:.1f}" + ("" if math.isnan(half) else f" ±{half:.1f}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row on one ground.
+
+    Attributes:
+        cells: By measure.
+        runs: Its runs, one for each seed; all measures (R, S).
+        difference: In SR to the row it is compared with; None for one that is compared with none.
+    """
+
+    cells: dict[str, Cell]
+    runs: Scores
+    difference: Difference | None = None
+
+    @property
+    def seeds(self) -> int:
+        """How many runs."""
+        return len(self.runs["SR"])
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences."""
+        return self.runs["SR"].shape[1]
+
+    @property
+    def resolved(self) -> float:
+        """The smallest difference in SR that this comparison can tell from none: half the width of its interval."""
+        d = self.difference
+        return math.nan if d is None else (d.high - d.low) / 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the study.
+
+    Attributes:
+        key: Of the plan.
+        label: For people.
+        printed: Its name in the paper's table, where it has one.
+        against: Key of the row that it is compared with, where there is one.
+        needs: What it needs that is not here, where it is not ours.
+        measured: By name of the ground; nothing where it has not been run.
+        published: By data set of the paper.
+    """
+
+    key: str
+    label: str
+    printed: str | None
+    against: str | None
+    needs: str | None
+    measured: dict[str, Measured] = field(default_factory=dict)
+    published: dict[str, Published] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A study in numbers.
+
+    Attributes:
+        title: Of the study.
+        name: Its name.
+        synthetic: Whether the embedded benchmark stands for the paper's data.
+        grounds: What it was measured on.
+        lines: Its rows.
+        baseline: Key of the row that most are compared with.
+    """
+
+    title: str
+    name: str
+    synthetic: bool
+    grounds: list[Ground]
+    lines: list[Line]
+    baseline: str | None
+
+    def label(self, key: str) -> str:
+        """What a row is called."""
+        return next(line.label for line in self.lines if line.key == key)
+
+
+def build_table(name: str, agenda: Agenda) -> Table:
+    """Read what has been measured of a study, whichever command did."""
+    site, study = agenda.site, agenda.study
+    whole = Agenda(site, study, list(study.rows), [], agenda.seeds)
+    printed = {(row.table, row.label, row.dataset): row for column in study.columns for row in published_results(column)}
+    runs = {}
+    for key in study.rows:
+        if site.plan.rows[key].needs is None:
+            for ground in agenda.grounds:
+                done = [job for job in whole.jobs_of(key, ground.name, listing=True) if job.done]
+                if done:
+                    runs[key, ground.name] = read_runs(done)
+    lines = []
+    for key, called in study.rows.items():
+        row = site.plan.rows[key]
+        against = study.against.get(key, study.baseline if key != study.baseline else None)
+        measured = {
+            ground.name: _measure(runs[key, ground.name], runs.get((against or "", ground.name)))
+            for ground in agenda.grounds
+            if (key, ground.name) in runs
+        }
+        found = {
+            column: printed[table, called, column]
+            for column in study.columns
+            for table in study.tables
+            if called is not None and (table, called, column) in printed
+        }
+        lines.append(Line(key, row.label, called, against, row.needs, measured, found))
+    return Table(study.title, name, not site.scale.data, agenda.grounds, lines, study.baseline)
+
+
+def _measure(runs: Scores, reference: Scores | None) -> Measured:
+    cells = {name: Cell(_mean(runs[name]), interval(runs[name])) for name in MEASURES}
+    alike = reference is not None and reference["SR"].shape[1] == runs["SR"].shape[1]
+    return Measured(cells, runs, paired_difference(runs["SR"], reference["SR"]) if alike and reference is not None else None)
+
+
+def _mean(runs: np.ndarray) -> float:
+    finite = runs[:, np.isfinite(runs).all(axis=0)]
+    return float(finite.mean()) if finite.size else math.nan
+
+
+# ---------------------------------------------------------------- in words
+def table_rows(table: Table, ground: Ground) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows for a terminal: SR and PR with half the 95 % interval, the paper's SR/PR, the difference in SR."""
+    headers = ["Row", "SR", "PR", *(f"paper, {spelled(c)}" for c in ground.columns), "SR, difference"]
+    rows = []
+    for line in table.lines:
+        found = line.measured.get(ground.name)
+        cells = [found.cells[name].text for name in ("SR", "PR")] if found else ["not ours" if line.needs else "not run", ""]
+        paper = ["/".join(filter(None, (percent(line, c, "SR"), percent(line, c, "PR")))) for c in ground.columns]
+        rows.append([line.label, *cells, *paper, say_difference(line, found).removesuffix(" within noise")])
+    return headers, rows
+
+
+def say_difference(line: Line, found: Measured | None) -> str:
+    """For example `+0.3 [-1.2, +1.8] within noise`; empty where nothing is compared."""
+    if found is None:
+        return ""
+    if found.difference is None:
+        return "" if line.against else "reference"
+    return f"{format_difference(found.difference)} {judge(found.difference)}"
+
+
+def summarise(table: Table) -> list[str]:
+    """Sentences under a table: what the comparison can resolve, and what it is worth."""
+    lines = []
+    if table.synthetic:
+        lines.append(
+            "Measured on the embedded benchmark with tiny networks: made-up videos, not the paper's data. The paper's numbers"
+            " stand beside to show what was claimed, not to be matched."
+        )
+    for ground in table.grounds:
+        widths = {line.label: m.resolved for line in table.lines if (m := line.measured.get(ground.name)) and m.difference}
+        finite = {label: width for label, width in widths.items() if not math.isnan(width)}
+        if finite:
+            low, high = min(finite.values()), max(finite.values())
+            lines.append(
+                f"{ground.name}: a difference below {low:.1f} to {high:.1f} SR (by row) cannot be told from none here."
+            )
+        elif widths:
+            lines.append(f"{ground.name}: fewer than {FEWEST} sequences, so there are no intervals and nothing is compared.")
+    seeds = {m.seeds for line in table.lines for m in line.measured.values()}
+    if seeds and max(seeds) == 1:
+        lines.append("One run per row: the intervals cover the sequences and say nothing about other seeds.")
+    elif seeds:
+        lines.append(f"Intervals cover sequences and seeds (up to {max(seeds)}); with few seeds they are too narrow.")
+    return lines
+
+
+def percent(line: Line, column: str, measure: str) -> str:
+    """What the paper prints of a row on a data set; empty where it prints nothing."""
+    row = line.published.get(column)
+    return "" if row is None or measure not in row.percent else f"{row.percent[measure]:.1f}"
+
+
+def spelled(dataset: str) -> str:
+    """The data set as it spells itself; a modality of the embedded benchmark as it is."""
+    return SPELLING.get(dataset, dataset)

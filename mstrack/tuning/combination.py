@@ -1,0 +1,110 @@
+"""Methods that go around another one: `of` says which, and there is no other way of combining two."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from mstrack.errors import UserError
+from mstrack.registry import resolve
+from mstrack.tuning.base import Tuning
+from mstrack.tuning.chunks import Chunk
+
+Of = Tuning | str | Mapping[str, Any]
+"""A method, its name, or `{name: ..., arguments: {...}}`, as a recipe says it."""
+
+
+class Around(Tuning):
+    """A method around another one, which does all that the outer one leaves to it.
+
+    Args:
+        of: The inner method.
+
+    Raises:
+        UserError: No such method, arguments that it does not take, or the same kind of method twice.
+    """
+
+    def __init__(self, of: Of = "full") -> None:
+        self.of = build_tuning(of)
+        around = [inner for inner in _layers(self.of) if isinstance(inner, Around)]
+        if any(isinstance(inner, type(self)) or isinstance(self, type(inner)) for inner in around):
+            raise UserError(f"a {type(self).__name__} of a {type(self).__name__} was asked for; one of a kind is expected.")
+        self.choices = self.of.choices
+        self.batches = self.of.batches
+
+    def select(self, name: str) -> float:
+        """As the inner method."""
+        return self.of.select(name)
+
+    def choose_betas(self, betas: Sequence[float] | None) -> tuple[float, float]:
+        """As the inner method."""
+        return self.of.choose_betas(betas)
+
+    def prepare(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """As the inner method."""
+        self.of.prepare(parameters)
+
+    def remember(self, parameter: Tensor, state: dict[str, Any]) -> None:
+        """What the inner method keeps."""
+        self.of.remember(parameter, state)
+
+    def receive(self, sensitivities: Sequence[Tensor], states: Sequence[dict[str, Any]]) -> None:
+        """Pass the sensitivities on to an inner method that asked for them."""
+        if self.of.batches:
+            self.of.receive(sensitivities, states)
+
+    def change_gradient(self, gradient: Tensor, state: dict[str, Any]) -> None:
+        """As the inner method."""
+        self.of.change_gradient(gradient, state)
+
+    def begin_step(self, groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> None:
+        """As the inner method."""
+        self.of.begin_step(groups, states)
+
+    def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """As the inner method; what the outer one adds is in `apply`."""
+        return self.of.adjust(step, gradient, state)
+
+    def apply(self, chunk: Chunk) -> None:
+        """As the inner method."""
+        self.of.apply(chunk)
+
+    def mean_step(self) -> float:
+        """As the inner method."""
+        return self.of.mean_step()
+
+    def evaluation_weight(self, weight: Tensor, state: dict[str, Any], choice: float | None) -> Tensor:
+        """As the inner method."""
+        return self.of.evaluation_weight(weight, state, choice)
+
+
+def build_tuning(of: Of) -> Tuning:
+    """The tuning method that a name, or a name with arguments, stands for.
+
+    Raises:
+        UserError: No such method, or arguments that it does not take.
+    """
+    if isinstance(of, Tuning):
+        return of
+    row: Mapping[str, Any] = {"name": of} if isinstance(of, str) else of
+    if not isinstance(row, Mapping) or "name" not in row or set(row) - {"name", "arguments"}:
+        raise UserError(f"of = {of!r}: expected the name of a tuning method, or {{name: mst, arguments: {{...}}}}.")
+    try:
+        method = resolve("tunings", row["name"])(**(row.get("arguments") or {}))
+    except TypeError as error:
+        raise UserError(f"tuning '{row['name']}': {error}") from error
+    if not isinstance(method, Tuning):
+        raise UserError(f"tuning '{row['name']}' makes a {type(method).__name__}, expected a mstrack.tuning.Tuning.")
+    return method
+
+
+def _layers(method: Tuning) -> Iterator[Tuning]:
+    """A method around others and all that are inside, from the outside in."""
+    yield method
+    if isinstance(method, Around):
+        yield from _layers(method.of)
+
+
+def contains(method: Tuning, kind: type[Tuning]) -> bool:
+    """Whether a method is of a kind, or goes around one that is."""
+    return any(isinstance(layer, kind) for layer in _layers(method))
