@@ -13,6 +13,7 @@ import typer
 from mstrack.cli_data import DataRoot, Root, data_app
 from mstrack.cli_reproduce import reproduce_app
 from mstrack.cli_results import Modality, Protocol, results_app
+from mstrack.cli_speed import Backend, Precision, speed_app
 from mstrack.cli_vot import vot_app
 from mstrack.errors import UserError
 from mstrack.registry import TABLES, summarise, unknown
@@ -30,6 +31,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(vot_app, name="vot")
 app.add_typer(results_app)
+app.add_typer(speed_app)
 app.add_typer(reproduce_app)
 
 Recipe = Literal["exposure", "interval", "stack3", "voxel"]
@@ -151,9 +153,11 @@ def track(
     out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("track"),
     video: Annotated[bool, typer.Option("--video", help="Write track.mp4 instead of annotated frames.")] = False,
     device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Follow a target through folders of images, videos, or a recording of frames and events."""
-    from mstrack.checkpoint import load
+    from mstrack.backends import open_backend
     from mstrack.clip import open_clip, parse_box, track_clip
     from mstrack.data.events import Timing
     from mstrack.distributed import choose_device
@@ -161,15 +165,16 @@ def track(
     from mstrack.tracker import TrackerBatch
 
     start = parse_box(box)
-    model = load(checkpoint)
+    model = open_backend(checkpoint, backend, choose_device(device), precision)
     kind, made = modality or trained_modality(model), encoding or trained_encoding(model)
     painted = events or trained_recipe(model) or "interval"
     count, frames = open_clip(rgb, aux, kind, made, painted, missing, Timing(times, fps))
     settings: dict[str, object] = {"checkpoint": checkpoint, "rgb": str(rgb), "aux": None if aux is None else str(aux)}
     settings |= {"times": None if times is None else str(times), "fps": fps}
     settings |= {"modality": kind, "encoding": made, "events": painted, "missing": missing}
+    settings |= {"backend": model.name, "precision": model.precision}
     with show_progress() as progress:
-        tracker = TrackerBatch(model, choose_device(device), missing=missing)
+        tracker = TrackerBatch(model, missing=missing)
         result = track_clip(tracker, frames, count, start, out, settings, video, progress("tracking"))
     shown = "track.mp4" if video else "frames/"
     say(f"{len(result.boxes)} frames; mean confidence {result.confidence[1:].mean() if len(result.boxes) > 1 else 1:.3f}")
@@ -203,6 +208,8 @@ def evaluate(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Sequences in lock step per process; for checkpoints.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto; for checkpoints.")] = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Track every sequence of a dataset, score, and write a report."""
     from mstrack.config import parse_pairs
@@ -211,9 +218,10 @@ def evaluate(
     from mstrack.foreign import choose_tracker
 
     model, name = choose_tracker(checkpoint, tracker, parse_pairs(tracker_argument or ()), timeout)
-    if tracker is not None and (batch, device) != (32, "auto"):
+    if tracker is not None and (batch, device, backend, precision) != (32, "auto", "auto", "fp32"):
         raise UserError(
-            "--batch and --device are for checkpoints: another tracker is told by its command or --tracker-argument."
+            "--batch, --device, --backend and --precision are for checkpoints: another tracker is told by its command or"
+            " --tracker-argument."
         )
     first = os.environ.get("RANK", "0") == "0"
     with show_progress(quiet=not first) as progress:
@@ -234,6 +242,8 @@ def evaluate(
             data_root,
             strict,
             protocol,
+            backend,
+            precision,
         )
     if not first:
         return

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,7 +35,7 @@ def track_clip(
     as_video: bool = False,
     progress: Progress | None = None,
 ) -> Track:
-    """Follow a target through a clip.
+    """Follow a target through a clip; the next frame is read, and the last picture written, while the network works.
 
     Args:
         tracker: The tracker.
@@ -51,8 +52,9 @@ def track_clip(
     """
     boxes: list[NDArray[np.float64]] = []
     scores: list[float] = []
-    with _Pictures(out, as_video) as pictures:
-        for frame in frames:
+    with _Pictures(out, as_video) as pictures, ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
+        for frame in _read_ahead(frames):
             if not boxes:
                 tracker.init([frame], [box], [str(out)])
                 boxes.append(np.array(box))
@@ -61,9 +63,13 @@ def track_clip(
                 found, peak = tracker.update([frame])
                 boxes.append(found[0])
                 scores.append(float(peak[0]))
-            pictures.add(draw_frame(frame, boxes[-1], f"{len(boxes) - 1}  {scores[-1]:.2f}"))
+            if written is not None:
+                written.result()
+            written = writer.submit(pictures.add, frame, boxes[-1], f"{len(boxes) - 1}  {scores[-1]:.2f}")
             if progress is not None:
                 progress(len(boxes), count, "")
+        if written is not None:
+            written.result()
     track = Track(np.array(boxes), np.array(scores), tuple(tracker.lacking[0]))
     write_track(out, "track", track)
     write_json(out / "run.json", {**settings, "box": list(box), "frames without second modality": list(track.lacking)})
@@ -130,6 +136,15 @@ def open_clip(
     return len(colour), (sequence.frame(index) for index in range(len(sequence)))
 
 
+def _read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """The same frames, each read while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, frames, None)
+        while (frame := coming.result()) is not None:
+            coming = reader.submit(next, frames, None)
+            yield frame
+
+
 def _stream(path: Path, recipe: str) -> Iterator[Frame]:
     """The frames of a recording of frames and events."""
     try:
@@ -176,8 +191,8 @@ class _Pictures:
             raise UserError(f"folder {folder} cannot be made: {error.strerror}.") from error
         return self
 
-    def add(self, image: NDArray[np.uint8]) -> None:
-        bgr = np.ascontiguousarray(image[..., ::-1])
+    def add(self, frame: Frame, box: NDArray[np.float64], text: str) -> None:
+        bgr = np.ascontiguousarray(draw_frame(frame, box, text)[..., ::-1])
         if not self.video:
             path = self.out / "frames" / f"{self.count:06d}.jpg"
             if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, 90]):

@@ -11,7 +11,7 @@ from mstrack.registry import MODELS
 PAPER = {
     "ostrack-b256": "OSTrack: 92.1 M parameters (without embeddings), 58.1 GFLOPs",
     "ostrack-b384": "DropTrack: 92.1 M parameters (without embeddings), 130.6 GFLOPs",
-    "protrack-b256": "ProTrack: 92.7 M parameters, 58.4 GFLOPs, which are a shallow ViPT's; mixing itself adds none to OSTrack's",
+    "protrack-b256": "ProTrack: 92.7 M parameters, 58.4 GFLOPs, those of a shallow ViPT; mixing adds none to OSTrack's",
     "vipt-b256": "ViPT on OSTrack: 92.9 M parameters, 59.9 GFLOPs; without candidate elimination this counts 58.6",
     "vipt-b384": "ViPT on DropTrack: 92.9 M parameters, 131.9 GFLOPs; without candidate elimination this counts 131.8",
     "sdstrack-b256": "SDSTrack on OSTrack: 102.1 M parameters (without embeddings, layer norms and the adapters that are never"

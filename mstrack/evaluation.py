@@ -22,6 +22,9 @@ from mstrack.report import Method, Report, table_rows, write_report
 from mstrack.results import Track, read_json, read_track, write_json
 from mstrack.scoring import describe, score_results, stamp
 
+UNSAID = {"precision": "fp32"}
+"""What holds for a `run.json` that does not say it."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -65,6 +68,8 @@ def evaluate(
     data_root: Path | None = None,
     strict: bool = False,
     protocol: str | None = None,
+    backend: str = "auto",
+    precision: str = "fp32",
 ) -> Evaluation:
     """Track every sequence of a split and score the results.
 
@@ -89,13 +94,15 @@ def evaluate(
         data_root: Where datasets are looked for; None: `$MST_DATA`, or `./data`.
         strict: Whether sequences of the split's list that are not on disk are an error rather than a warning.
         protocol: Name of the scoring convention; None: that of the dataset's published numbers.
+        backend: How a network is run, see `mstrack.backends`.
+        precision: Of a network's numbers, `fp32` or `bf16`.
 
     Raises:
-        UserError: Unknown names; or `out` holds results of another checkpoint, policy or list.
+        UserError: Unknown names; or `out` holds results of another checkpoint, precision, policy or list.
     """
     convention = find_protocol(protocol or protocol_of(on)).name
     given = dict(arguments or {})
-    follower = _as_follower(model, batch, device)
+    follower = _as_follower(model, batch, device, backend, precision)
     if isinstance(follower, NetworkFollower):
         network = follower.network
         modality, encoding = modality or trained_modality(network), encoding or trained_encoding(network)
@@ -115,10 +122,12 @@ def evaluate(
     return score_folder(folder, sequences, truths, on, split, convention, speed)
 
 
-def _as_follower(model: Network | Follower | str | Path, batch: int, device: str) -> Follower:
+def _as_follower(model: Network | Follower | str | Path, batch: int, device: str, backend: str, precision: str) -> Follower:
+    if str(model).endswith(".onnx"):
+        raise UserError(f"{model}: `mst eval` takes the checkpoint itself, with --backend onnx if you like.")
     if isinstance(model, str | Path):
         model = checkpoint.load(model)
-    return NetworkFollower(model, batch, device) if isinstance(model, Network) else model
+    return NetworkFollower(model, batch, device, backend, precision) if isinstance(model, Network) else model
 
 
 def score_folder(
@@ -189,7 +198,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     if was is None or not any(folder.rglob("*.txt")):
         write_json(path, {**identity, "mstrack": __version__})
         return
-    differing = [key for key, value in identity.items() if was.get(key) != value]
+    differing = [key for key, value in identity.items() if was.get(key, UNSAID.get(key)) != value]
     if differing:
         detail = "; ".join(f"{key}: {was.get(key)} there, {identity[key]} now" for key in differing)
         raise UserError(f"{folder} holds results of another run ({detail}). Name another folder with --out, or remove it.")

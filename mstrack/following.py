@@ -2,7 +2,11 @@
 
 import atexit
 import multiprocessing
+import os
+import signal
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -12,9 +16,10 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from mstrack.backends import Backend, open_backend
 from mstrack.data import Sequence
 from mstrack.distributed import choose_device, torchrun_rank
-from mstrack.errors import UserError
+from mstrack.errors import DataWarning, UserError
 from mstrack.models import create_model
 from mstrack.models.network import Network
 from mstrack.provenance import identify
@@ -63,35 +68,45 @@ class NetworkFollower:
         network: The network.
         batch: Sequences tracked in lock step.
         device: `cpu`, `cuda`, or `auto`.
+        backend: How it is run, see `mstrack.backends`; `auto` chooses.
+        precision: `fp32` or `bf16`.
     """
 
-    def __init__(self, network: Network, batch: int = 32, device: str = "auto") -> None:
-        self.network, self.batch, self.device = network, batch, device
+    def __init__(
+        self, network: Network, batch: int = 32, device: str = "auto", backend: str = "auto", precision: str = "fp32"
+    ) -> None:
+        self.network, self.batch, self.device, self.backend, self.precision = network, batch, device, backend, precision
+        self._runner: Backend | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {key: value.cpu() for key, value in self.network.state_dict().items()}
-        return _build, (self.network.name, self.network.arguments, state, self.batch, self.device)
+        settings = (self.batch, self.device, self.backend, self.precision)
+        return _build, (self.network.name, self.network.arguments, state, settings)
 
     def identify(self) -> dict[str, Any]:
-        """Name, arguments and a hash of all weights."""
-        return identify(self.network)
+        """Name, arguments, a hash of all weights, and the precision; every backend gives the same boxes."""
+        return {**identify(self.network), "precision": self.precision}
 
     def open(self) -> None:
-        """Put the network on its device."""
-        self.network = self.network.to(choose_device(self.device))
+        """Make the network ready to run on its device."""
+        if self._runner is None:
+            self._runner = open_backend(self.network, self.backend, choose_device(self.device), self.precision)
 
     def follow(self, sequences: List[Sequence], missing: str, clock: Clock) -> Tracks:
         """See `tracker.follow`."""
-        return follow(self.network, sequences, batch=self.batch, missing=missing, clock=clock)
+        return follow(self._runner or self.network, sequences, batch=self.batch, missing=missing, clock=clock)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Let go of what runs it."""
+        self._runner = None
 
 
-def _build(name: str, arguments: dict[str, Any], state: dict[str, torch.Tensor], batch: int, device: str) -> NetworkFollower:
+def _build(
+    name: str, arguments: dict[str, Any], state: dict[str, torch.Tensor], settings: tuple[int, str, str, str]
+) -> NetworkFollower:
     network: Network = create_model(name, **arguments)
     network.load_state_dict(state)
-    return NetworkFollower(network, batch, device)
+    return NetworkFollower(network, *settings)
 
 
 class Speed(NamedTuple):
@@ -222,6 +237,10 @@ def _track_in_processes(
             "a worker process has died without a word: killed, or out of memory? What was finished is kept; the same command"
             " goes on from there, with fewer --workers if memory was short."
         ) from error
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         for future in list(waits):
@@ -235,8 +254,27 @@ _worker: dict[str, Follower] = {}
 
 def _start_worker(follower: Follower, threads: int) -> None:
     torch.set_num_threads(threads)
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda text, kind, *where: (
+        f"warning: {text}\n" if issubclass(kind, DataWarning) else usual(text, kind, *where)
+    )
     _worker["follower"] = follower
     atexit.register(follower.close)
+    signal.signal(signal.SIGTERM, lambda *_: _end_worker())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_worker() -> None:
+    _worker["follower"].close()
+    os._exit(1)
+
+
+def _end_with_parent() -> None:
+    """Workers wait for work for ever, even when nobody is left to give them any."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        _end_worker()
 
 
 def _follow_group(group: list[Sequence], missing: str) -> _Followed:

@@ -2,25 +2,33 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from mstrack.models.network import Network
 
 
-def trained_modality(network: Network) -> str:
+class Trained(Protocol):
+    """A network, or one that is ready to run (`mstrack.backends`)."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the weights."""
+
+
+def trained_modality(network: Trained) -> str:
     """The second modality that a network's provenance names; `thermal` where it names none."""
     named = _trained_on(network).get("modality", "thermal")
     return "thermal" if named == "rgb" else named
 
 
-def trained_encoding(network: Network) -> str | None:
+def trained_encoding(network: Trained) -> str | None:
     """What the second modality's files were turned into when a network was trained; None where its provenance is silent."""
     return _trained_on(network).get("encoding")
 
 
-def trained_recipe(network: Network) -> str | None:
+def trained_recipe(network: Trained) -> str | None:
     """How events were made into frames when a network was trained; None where its provenance does not say one recipe."""
     named = {source.get("arguments", {}).get("events") for source in _trained_on(network).get("train", ())}
     return named.pop() if len(named) == 1 else None
@@ -35,7 +43,7 @@ def identify(network: Network) -> dict[str, Any]:
     return {"model": network.name, "arguments": json.loads(json.dumps(network.arguments)), "weights": digest.hexdigest()[:16]}
 
 
-def _trained_on(network: Network) -> dict[str, Any]:
+def _trained_on(network: Trained) -> dict[str, Any]:
     """The section `data` of the configuration in a network's provenance."""
     provenance = getattr(network, "provenance", None) or {}
     return provenance.get("config", {}).get("data", {})

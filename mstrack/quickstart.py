@@ -1,26 +1,23 @@
 """`mst quickstart`: the jobs of the other commands, one after the other on the embedded benchmark; nothing of its own."""
 
-import csv
 import os
 import platform
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from mstrack import __version__, checkpoint
-from mstrack.assembly import build_model
-from mstrack.config import load_config
+from mstrack import __version__
 from mstrack.data import Sequence, load_sequences
 from mstrack.evaluation import Evaluation, Progress, evaluate
 from mstrack.journal import read_curves
 from mstrack.registry import resolve
-from mstrack.report import Method, Report, SensitivityPicture, summarise_findings, table_rows, write_report
-from mstrack.sensitivity import measure_sensitivity
+from mstrack.report import Method, Report, summarise_findings, table_rows, write_report
+from mstrack.reproduce.plan import read_plan
+from mstrack.reproduce.rates import choose
+from mstrack.reproduce.sensitivities import picture_sensitivities
 from mstrack.training import train
 from mstrack.tuning import effective_rate
 
@@ -39,7 +36,6 @@ FULL = Row("full", "Full fine-tuning", ("tuning.name=full",))
 CONTROL = Row("control", "Fine-tuning, MST's rate", ("tuning.name=full",))
 MST = Row("mst", "MST (paper)", ("tuning.name=mst",))
 DEFAULT = Row("default", "mstrack default", ("tuning.name=mst", "data.modality_dropout=0.3", "data.photometric=0.2"))
-SWEPT = (FULL, MST, DEFAULT)
 ROWS = (FULL, CONTROL, MST, DEFAULT)
 
 
@@ -110,17 +106,7 @@ def learning_rate(row: Row, modality: str) -> float:
     """The rate with the best mean validation SR in the committed sweep; for the control, MST's rate times mean(1 - m)."""
     if row is CONTROL:
         return learning_rate(MST, modality) * effective_rate(resolve("tunings", "mst")())
-    scores: dict[float, list[float]] = {}
-    for line in read_sweep():
-        if line["method"] == row.name and line["modality"] == modality:
-            scores.setdefault(float(line["lr"]), []).append(float(line["SR"]))
-    return max(scores, key=lambda rate: statistics.mean(scores[rate]))
-
-
-def read_sweep() -> list[dict[str, str]]:
-    """The committed sweep of learning rates on the validation split, made by `benchmarks/sweep.py`."""
-    text = (resources.files("mstrack") / "recipes" / "quickstart_sweep.csv").read_text()
-    return list(csv.DictReader(text.splitlines()))
+    return choose(read_plan(), row.name, "tiny", modality)
 
 
 def _assemble(
@@ -166,19 +152,9 @@ def _assemble(
             "learning rates": "the best of the committed sweep on the validation split, one for each method",
         },
         notes=["A demonstration on small synthetic videos with a tiny network: it shows the tool, not the state of the art."],
-        sensitivity=_sensitivities(next(g for g in runs if g.row is MST)),
+        sensitivity=picture_sensitivities(next(g for g in runs if g.row is MST).folders[0]),
         reproduce=[f"mst quickstart --modality {modality}" + (f" --seeds {seeds}" if seeds > 1 else "")],
     )
-
-
-def _sensitivities(group: _Runs) -> list[SensitivityPicture]:
-    """Sensitivity of auxiliary-stream matrices on training pairs, before tuning and after MST."""
-    config = load_config(group.folders[0] / "config.yaml")
-    before = build_model(config)
-    after = checkpoint.load(group.folders[0] / "model.safetensors")
-    wanted = tuple(f"blocks_aux.{i}.attn.qkv.weight" for i in (0, before.depth - 1))
-    first, second = (measure_sensitivity(network, config, wanted) for network in (before, after))
-    return [SensitivityPicture(name, first[name].double().numpy(), second[name].double().numpy()) for name in first]
 
 
 def _make(split: str, modality: str, begin: Begin) -> list[Sequence]:

@@ -1,7 +1,9 @@
 """Trackers that are not ours: one of the tests' own, `template_tracker.py`, as a class and over TraX, and how it can fail."""
 
+import inspect
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,14 +20,17 @@ import moving_squares
 import numpy as np
 import pytest
 from template_tracker import TemplateTracker
+from typer.main import get_command
 
 from mstrack import checkpoint, create_model
+from mstrack.cli import app
 from mstrack.data import Frame, Sequence, load_sequences
 from mstrack.errors import DataWarning, UserError
 from mstrack.evaluation import Evaluation, evaluate
 from mstrack.foreign import choose_tracker, name_tracker, open_tracker, process
 from mstrack.foreign.classes import read_answer
 from mstrack.foreign.feeding import Frames, Pictures
+from mstrack.foreign.pytracking import FEEDS, Pytracking
 from mstrack.foreign.session import read_hello
 from mstrack.results import read_track
 from mstrack.trax import parse_message
@@ -428,10 +433,9 @@ def test_eval_takes_a_tracker(root: Path, tmp_path: Path) -> None:
         follow(CLASS, root, folder)
 
 
-def test_eval_takes_one_tracker(tmp_path: Path) -> None:
-    done = mst("eval", cwd=tmp_path)
-    assert done.returncode == 2 and "nothing to evaluate" in done.stderr and "Traceback" not in done.stderr
+def test_eval_takes_one_tracker() -> None:
     for checkpoint_name, spec, arguments, said in (
+        (None, None, {}, "nothing to evaluate"),
         ("mst-tiny-thermal", "a:B", {}, r"both a checkpoint \('mst-tiny-thermal'\) and --tracker 'a:B' are given"),
         ("mst-tiny-thermal", None, {"a": 1}, "--tracker-argument a is for a tracker given with --tracker"),
         (None, "my_tracker", {}, "neither trax:COMMAND"),
@@ -456,6 +460,17 @@ def test_eval_takes_one_tracker(tmp_path: Path) -> None:
 )
 def test_names(spec: str, arguments: dict, name: str) -> None:
     assert name_tracker(spec, arguments) == name
+
+
+def test_what_the_documentation_names_exists() -> None:
+    text = (HERE.parent / "docs" / "trackers.md").read_text(encoding="utf-8")
+    options = {name for parameter in get_command(app).commands["eval"].params for name in parameter.opts}
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--debug"}
+    assert used and used <= options, used - options
+    rows = re.findall(r"^\| (`[^|]+) \|", text.partition("## pytracking")[2].partition("\n## ")[0], flags=re.MULTILINE)
+    named = {name.partition(".")[0] for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    assert named == set(inspect.signature(Pytracking).parameters)
+    assert set(re.findall(r"aux=(\w+)", text)) <= set(FEEDS)
 
 
 # ---- pytracking, in a checkout of the same layout and calling convention
@@ -670,8 +685,6 @@ def test_a_checkout_of_the_line_of_stark(fresh: None, root: Path, tmp_path: Path
 
 
 def test_two_checkouts_do_not_mix(fresh: None, tmp_path: Path) -> None:
-    from mstrack.foreign.pytracking import Pytracking
-
     one, two = (make_checkout(tmp_path / name, PYTRACKING) for name in ("one", "two"))
     given = {"tracker": "corr", "parameter": "plain", "networks": str(tmp_path)}
     tracker = Pytracking(str(one), device="cpu", parameters={"reach": 3}, **given)

@@ -63,7 +63,10 @@ def published_shapes(model: Network) -> dict[str, tuple[int, ...]]:
         widths = [width, 8, 4, 2, 1]
         for stage in range(1, 5):
             into, out = widths[stage - 1 : stage + 1]
-            shapes |= {f"box_head.conv{stage}_{tower}.0.weight": (out, into, 3, 3), f"box_head.conv{stage}_{tower}.0.bias": (out,)}
+            shapes |= {
+                f"box_head.conv{stage}_{tower}.0.weight": (out, into, 3, 3),
+                f"box_head.conv{stage}_{tower}.0.bias": (out,),
+            }
             norm = ("weight", "bias", "running_mean", "running_var")
             shapes |= {f"box_head.conv{stage}_{tower}.1.{part}": (out,) for part in norm}
             shapes[f"box_head.conv{stage}_{tower}.1.num_batches_tracked"] = ()
@@ -176,7 +179,9 @@ def test_vipt_is_the_published_network(name: str, elimination: bool, golden: dic
 
 def slow_prompt(state: dict[str, Tensor], layer: int, tokens: Tensor, prompt: Tensor) -> Tensor:
     """One crop, N x width each, channel by channel."""
-    get = {key.removeprefix(f"prompts.{layer}."): v.squeeze() for key, v in state.items() if key.startswith(f"prompts.{layer}.")}
+    get = {
+        key.removeprefix(f"prompts.{layer}."): v.squeeze() for key, v in state.items() if key.startswith(f"prompts.{layer}.")
+    }
     squeezed = tokens @ get["squeeze_tokens.weight"].T + get["squeeze_tokens.bias"]
     beside = prompt @ get["squeeze_prompt.weight"].T + get["squeeze_prompt.bias"]
     for channel in range(squeezed.shape[1]):

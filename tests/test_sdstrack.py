@@ -445,7 +445,7 @@ def test_an_interrupted_run_ends_bit_identical_and_what_is_frozen_stays(tmp_path
 
 def test_two_processes_train_and_leave_what_is_never_read(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(json.dumps(small_recipe(tmp_path)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29563"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     short = ["train.accumulate=2", "train.epochs=1", "train.samples=12", "train.val_samples=0", "train.val_clips=0"]
     line = ["-m", "mstrack", "train", str(tmp_path / "recipe.yaml"), *short]
     done = subprocess.run([*torchrun, *line], env=environment(), capture_output=True, text=True)

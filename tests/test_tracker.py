@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from lively import BOX, clip_of, lively
 from torch import Tensor, nn
 
-from mstrack import create_model
 from mstrack.boxes import clip
 from mstrack.data.crops import crop, from_crop
 from mstrack.data.sequence import Frame, Sequence
@@ -17,34 +17,7 @@ from mstrack.errors import UserError
 from mstrack.models.blocks import Prediction, normalise
 from mstrack.tracker import Tracker, TrackerBatch, follow, hann
 
-BOX = (40.0, 30.0, 24.0, 18.0)
 LENGTHS = (7, 12, 1, 10, 12)
-
-
-def lively(name: str, **kwargs: int) -> nn.Module:
-    """A fresh network whose boxes move: the towers' last layers are scaled up, sizes stay about a quarter of the crop."""
-    torch.manual_seed(3)
-    model = create_model(name, **kwargs)
-    with torch.no_grad():
-        for parameter, scale in ((model.head.score[-1].weight, 20.0), (model.head.size[-1].weight, 1.0)):
-            parameter.mul_(scale)
-        model.head.size[-1].bias.fill_(-1.1)
-        model.head.offset[-1].bias.fill_(0.5)
-    return model
-
-
-def clip_of(seed: int, length: int, aux: bool = True) -> list[Frame]:
-    """Frames of a size of their own."""
-    rng = np.random.default_rng(seed)
-    shape = (int(rng.integers(60, 130)), int(rng.integers(80, 160)), 3)
-    coarse = rng.integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
-    ground = [cv2.resize(c, shape[1::-1], interpolation=cv2.INTER_CUBIC).astype(np.int64) for c in coarse]
-    frames = []
-    for t in range(length):
-        moved = (np.roll(g, 3 * t, axis=1) + rng.integers(-20, 20, shape) for g in ground)
-        rgb, other = (np.clip(image, 0, 255).astype(np.uint8) for image in moved)
-        frames.append(Frame(rgb, other if aux else None))
-    return frames
 
 
 def track_alone(model: nn.Module, frames: list[Frame], **kwargs: object) -> tuple[np.ndarray, np.ndarray]:

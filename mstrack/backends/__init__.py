@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mstrack import checkpoint
 from mstrack.backends.graphs import Graphs
 from mstrack.backends.onednn import is_supported, repack
 from mstrack.backends.precision import PRECISIONS, halve, in_halves
@@ -78,23 +79,24 @@ def open_backend(
     """Make a network ready to run.
 
     Args:
-        network: A network of `mstrack.models`, which is moved to the device and put into eval mode; or an .onnx file that `mst
-            export` wrote, where `name` may be `onnx` or `auto`. `eager` in fp32 runs this very module, so that later changes of
-            its weights count; the others run a copy.
+        network: A network of `mstrack.models`, which is moved to the device and put into eval mode. `eager` in fp32 runs this
+            very module, so that later changes of its weights count; the others run a copy. Or what `checkpoint.load` takes. Or
+            an .onnx file that `mst export` wrote, where `name` is `onnx` or `auto`.
         name: Of `BACKENDS`, or `auto`.
         device: Where it runs; None: where it is.
         precision: `fp32`, or `bf16`: products of bfloat16 numbers, sums and norms in float32, as `torch.autocast` has it.
 
     Raises:
-        UserError: Unknown names; a backend that this device, this precision or this network cannot have.
+        UserError: Unknown names; no such file; a backend that this device, this precision or this network cannot have.
     """
     if name != "auto" and name not in BACKENDS:
         raise UserError(unknown("backend", name, (*BACKENDS, "auto")))
     if precision not in PRECISIONS:
         raise UserError(unknown("precision", precision, PRECISIONS))
-    if isinstance(network, str | Path):
+    if isinstance(network, str | Path) and Path(network).suffix == ".onnx":
         return _open_file(Path(network), name, device, precision)
-    model: Any = network.to(device).eval()
+    loaded = checkpoint.load(network) if isinstance(network, str | Path) else network
+    model: Any = loaded.to(device).eval()
     place = next(model.parameters()).device
     if name == "auto":
         name = choose(model, place)
@@ -139,7 +141,8 @@ def _open_file(path: Path, name: str, device: torch.device | str | None, precisi
     place = torch.device(device or "cpu")
     _check("onnx", place, precision)
     file = OnnxFile(path, place)
-    return Backend("onnx", precision, place, Geometry(**file.geometry), file, file.provenance)
+    geometry = Geometry(**{key: file.geometry[key] for key in Geometry._fields})
+    return Backend("onnx", precision, place, geometry, file, file.provenance)
 
 
 def _export_and_open(network: nn.Module, device: torch.device) -> Callable[[Tensor, Tensor], Prediction]:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mstrack.checkpoint import GEOMETRY
 from mstrack.errors import UserError
 from mstrack.models.blocks import MEAN, STD, Prediction
 
 FORMAT = "mstrack onnx 1"
-GEOMETRY = ("template_size", "search_size", "template_factor", "search_factor", "modalities")
 INPUTS, OUTPUTS = ("template", "search"), Prediction._fields
 AXES = {
     "template, search": "batch x modality (RGB, then the auxiliary one) x channel (R, G, B) x row x column, float32:"

@@ -91,6 +91,7 @@ class TraxFollower:
         self._command, self._timeout = command, timeout
         self._properties = {key: str(value) for key, value in (properties or {}).items()}
         self._process: TrackerProcess | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._served, self._one_each, self._told = 0, False, False
 
     def identify(self) -> dict[str, Any]:
@@ -103,10 +104,11 @@ class TraxFollower:
             self._started()
 
     def close(self) -> None:
-        """End it."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.close()
+        """End it, and remove what was written for it."""
+        self._end()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def follow(self, sequences: List[Sequence], missing: str, clock: object) -> Iterator[tuple[Sequence, Track]]:
         """Track sequences from their first box, and yield each when it ends.
@@ -117,21 +119,21 @@ class TraxFollower:
         """
         self.open()
         try:
-            with tempfile.TemporaryDirectory(prefix="mst-trax-") as folder:
-                for sequence in sequences:
-                    yield sequence, self._track(sequence, missing, Path(folder))
+            for sequence in sequences:
+                yield sequence, self._track(sequence, missing)
         except BaseException:
             self.close()
             raise
 
-    def _track(self, sequence: Sequence, missing: str, folder: Path) -> Track:
+    def _track(self, sequence: Sequence, missing: str) -> Track:
         boxes, confidence = np.full((len(sequence), 4), np.nan), np.zeros(len(sequence))
         boxes[0], confidence[0] = sequence.boxes[0], 1.0
         with _named(f"sequence '{sequence.name}': tracker '{self._command}'"):
             with_aux = self._abilities.takes_aux(sequence.modality)
             region = self._region(sequence)
         self._tell_unused(sequence, with_aux)
-        pictures = Pictures(sequence, with_aux, self._abilities.form, missing, folder)
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="mst-trax-")
+        pictures = Pictures(sequence, with_aux, self._abilities.form, missing, Path(self._folder.name))
         for frame in range(len(sequence)):
             images = pictures.of(frame)
             with _named(f"sequence '{sequence.name}', frame {frame}: tracker '{self._command}'"):
@@ -160,21 +162,26 @@ class TraxFollower:
                 self._abilities = read_hello(self._process.hello)
             except UserError as error:
                 refusal = self._process.complain(str(error))
-                self.close()
+                self._end()
                 raise refusal from error
         return self._process
+
+    def _end(self) -> None:
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.close()
 
     def _begin(self, images: list[str], region: str) -> None:
         """Give it a target; in a process of its own where it serves only one."""
         if self._served and self._one_each:
-            self.close()
+            self._end()
         try:
             self._initialize(images, region)
         except TrackerGoneError:
             if not self._served:
                 raise
             self._one_each = True
-            self.close()
+            self._end()
             self._initialize(images, region)
         self._served += 1
 

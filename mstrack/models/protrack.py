@@ -13,9 +13,9 @@ from mstrack.models.ostrack import TINY, OneStream
 class ProTrack(OneStream):
     """A one-stream tracker on `share` x RGB + (1 - `share`) x auxiliary image; nothing trains by default.
 
-    Any checkpoint of a one-stream RGB tracker fits, and the other way round. The authors published results, no code; 0.95 is
-    their share of RGB, the auxiliary image being coloured (`jet`, as depth is by default). The mixture of normalised images is
-    the normalised mixture, without its rounding to whole grey levels.
+    Any checkpoint of a one-stream RGB tracker fits, and the other way round. The authors published results and no code; 0.95 is
+    the share in a public re-implementation for RGB-T, which colours the auxiliary image by JET first. The mixture of normalised
+    images is the normalised mixture, without its rounding to whole grey levels.
 
     Args:
         share: Of the RGB image in the mixture, from 0 to 1.

@@ -62,16 +62,15 @@ class ViPT(OneStream):
     Args:
         deep: A prompt before every block; without it (shallow) only that at the patch embeddings.
         prompt_width: Channels in the middle of a prompt block.
-        elimination: As in `OneStream`; on, as published.
+        elimination: As in `OneStream`; on, as published. `ostrack-tiny` as shipped was trained without and loses the target
+            with: start from it with `elimination=False`.
         others: As in `Network`.
     """
 
     modalities = 2
     fresh = ("embed_aux.*", "prompts.*", "prompt_norms.*")
 
-    def __init__(
-        self, *, deep: bool = True, prompt_width: int = 8, elimination: bool = True, **shared: Unpack[Shared]
-    ) -> None:
+    def __init__(self, *, deep: bool = True, prompt_width: int = 8, elimination: bool = True, **shared: Unpack[Shared]) -> None:
         super().__init__(elimination=elimination, **shared)
         if prompt_width < 1 or (deep and self.depth < 2):
             raise UserError(f"prompt_width={prompt_width}, depth={self.depth}: expected at least 1, and 2 if deep.")

@@ -109,15 +109,17 @@ def sweep_runs(site: Site, sweeps: Iterable[str], modalities: List[str]) -> list
     Raises:
         UserError: No sweep of that name.
     """
-    plan, runs = site.plan, []
-    for name in sweeps:
-        if name not in plan.sweeps:
-            raise UserError(unknown("sweep", name, plan.sweeps))
-        for modality in modalities:
-            for seed in range(site.scale.sweep_seeds):
-                for value in plan.sweeps[name].values:
-                    runs.append(SweepRun(name, value, modality, seed, sweep_job(site, name, value, modality, seed)))
-    return runs
+    wanted, known = list(sweeps), site.plan.sweeps
+    for name in wanted:
+        if name not in known:
+            raise UserError(unknown("sweep", name, known))
+    return [
+        SweepRun(name, value, modality, seed, sweep_job(site, name, value, modality, seed))
+        for name in wanted
+        for modality in modalities
+        for seed in range(site.scale.sweep_seeds)
+        for value in known[name].values
+    ]
 
 
 def record_sweeps(site: Site, runs: List[SweepRun]) -> list[Line]:

@@ -63,9 +63,8 @@ class Outcome:
         data = "embedded benchmark" if self.table.synthetic else "real data"
         shown = []
         for ground in self.table.grounds:
-            title = (
-                f"{self.table.name} on {spelled(ground.name)}, {data}: percent ± half the 95 % interval; paper: printed SR/PR"
-            )
+            title = f"{self.table.name} on {spelled(ground.name)}, {data}: percent ± half the 95 % interval"
+            title += f"; {', '.join(map(spelled, ground.columns))}: the paper's SR/PR"
             shown.append((title, *table_rows(self.table, ground)))
         if self.costs:
             shown.append(

@@ -1,5 +1,6 @@
 """What full-size networks cost on this machine, for the paper's Table 7: parameters, operations, frames per second."""
 
+import inspect
 import json
 import platform
 import time
@@ -15,6 +16,7 @@ from mstrack.machine import usable_cores
 from mstrack.models import create_model
 from mstrack.models.cost import count_flops, count_parameters
 from mstrack.models.network import Network
+from mstrack.registry import resolve
 from mstrack.reproduce.jobs import Site, network_of
 from mstrack.reproduce.plan import PAPER
 from mstrack.results import read_json, write_json
@@ -31,7 +33,9 @@ class Cost(NamedTuple):
     Attributes:
         parameters: Without position embeddings, as Table 7 counts.
         trainable: What its own paper trains, with the parameters that nothing freezes.
-        operations: Of one pair of crops, those with weights, as Table 7 counts.
+        operations: Of one pair of crops, those with weights, all tokens to the end.
+        eliminated: The same with candidate elimination; of those without it, the same number. Table 7 prints the first of
+            most trackers, the second of SDSTrack.
         fps: Frames per second from file to box, one at a time, in fp32.
         network_fps: The same of the network alone.
         machine: Where.
@@ -40,6 +44,7 @@ class Cost(NamedTuple):
     parameters: int
     trainable: int
     operations: int
+    eliminated: int
     fps: float
     network_fps: float
     machine: str
@@ -81,10 +86,19 @@ def describe_machine(device: torch.device) -> str:
 
 
 def _measure(network: Network, place: torch.device) -> Cost:
-    parameters, flops = count_parameters(network), count_flops(network)
+    parameters = count_parameters(network)
     fps, network_fps = _time(network)
     counted = parameters.total - parameters.positions
-    return Cost(counted, parameters.trainable, flops.weights, fps, network_fps, describe_machine(place))
+    operations, eliminated = (_count_operations(network, elimination) for elimination in (False, True))
+    return Cost(counted, parameters.trainable, operations, eliminated, fps, network_fps, describe_machine(place))
+
+
+def _count_operations(network: Network, elimination: bool) -> int:
+    can = "elimination" in inspect.signature(resolve("models", network.name)).parameters
+    with torch.device("meta"):
+        return count_flops(
+            create_model(network.name, **(network.arguments | ({"elimination": elimination} if can else {})))
+        ).weights
 
 
 def _time(network: Network) -> tuple[float, float]:

@@ -3,15 +3,15 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
-from mstrack.charts import Line, draw_chart
+from mstrack import charts
 from mstrack.report import Figure
 from mstrack.reproduce.agenda import Agenda
 from mstrack.reproduce.outcomes import read_curve
 from mstrack.reproduce.plan import Ground
 from mstrack.reproduce.rates import Choice, look
-from mstrack.reproduce.table import Table
+from mstrack.reproduce.table import Line, Table
 
 SHOWN = ("SR", "PR")
 
@@ -20,6 +20,13 @@ class Named(NamedTuple):
     """Whose curve it is."""
 
     label: str
+
+
+class Curve(NamedTuple):
+    """(N,) points."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
 
 
 class Drawing(NamedTuple):
@@ -31,49 +38,40 @@ class Drawing(NamedTuple):
 
 def draw_courses(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]:
     """Test scores of the checkpoints that were kept, over the steps of training: the mean over seeds (the paper's Fig. 1)."""
-    names, points = [], []
-    for line in table.lines:
-        jobs = [job for job in agenda.jobs_of(line.key, ground.name, listing=True) if job.done] if not line.needs else []
-        curves = [read_curve(job) for job in jobs if job.kept]
-        if curves:
-            names.append(Named(line.label))
-            points.append(curves)
+    rows = {}
+    for line in (line for line in table.lines if not line.needs):
+        jobs = [job for job in agenda.jobs_of(line.key, ground.name, listing=True) if job.done and job.kept]
+        if jobs:
+            rows[Named(line.label)] = [read_curve(job) for job in jobs]
     drawings = []
-    for measure in SHOWN if names else ():
-        lines = [
-            (
-                np.array([step for step, _ in curves[0]]),
-                np.mean([[np.nanmean(s[measure]) for _, s in curve] for curve in curves], axis=0),
-            )
-            for curves in points
-        ]
-        drawings.append(_draw(f"{measure} on {ground.name} over training", names, lines, "Iteration", f"{measure} (%)"))
+    for measure in SHOWN if rows else ():
+        curves = []
+        for runs in rows.values():
+            steps = np.array([step for step, _ in runs[0]], np.float64)
+            curves.append(Curve(steps, np.mean([[np.nanmean(scores[measure]) for _, scores in run] for run in runs], axis=0)))
+        heading = f"{measure} on {ground.name} over training"
+        drawings.append(_draw(heading, list(rows), curves, "Iteration", f"{measure} (%)"))
     return drawings
 
 
 def draw_momentum(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]:
     """Scores over the momentum coefficient, measured and printed; ranges at their middle (the paper's Table 6)."""
-    coefficients = {line.key: _coefficient(agenda, line.key) for line in table.lines if not line.needs}
-    scalar = [line for line in table.lines if isinstance(coefficients.get(line.key), float)]
-    ranged = [line for line in table.lines if isinstance(coefficients.get(line.key), tuple)]
+    kinds: dict[str, list[tuple[float, Line]]] = {"scalar": [], "range": []}
+    for line in table.lines:
+        found = _coefficient(agenda, line.key)
+        if found is not None:
+            kinds[found[0]].append((found[1], line))
     drawings = []
     for measure in SHOWN:
-        names, lines = [], []
-        for label, part in (("scalar", scalar), ("range", ranged)):
-            measured = [
-                (_middle(coefficients[x.key]), x.measured[ground.name].cells[measure].mean)
-                for x in part
-                if ground.name in x.measured
-            ]
-            printed = [(_middle(coefficients[x.key]), row.percent[measure]) for x in part for row in x.published.values()]
-            for what, points in (("measured", measured), ("paper", printed)):
-                if points:
-                    names.append(Named(f"{label}, {what}"))
-                    lines.append(tuple(np.array(sorted(points)).T))
-        if lines:
-            drawings.append(
-                _draw(f"{measure} on {ground.name} by coefficient", names, lines, "Momentum coefficient", f"{measure} (%)")
-            )
+        points: dict[Named, list[tuple[float, float]]] = {}
+        for kind, lines in kinds.items():
+            cells = [(x, line.measured[ground.name].cells[measure].mean) for x, line in lines if ground.name in line.measured]
+            printed = [(x, row.percent[measure]) for x, line in lines for row in line.published.values()]
+            points |= {Named(f"{kind}, measured"): cells, Named(f"{kind}, paper"): printed}
+        points = {name: sorted(values) for name, values in points.items() if values}
+        curves = [Curve(*np.array(values, np.float64).T) for values in points.values()]
+        heading = f"{measure} on {ground.name} by momentum coefficient"
+        drawings.append(_draw(heading, list(points), curves, "Momentum coefficient", f"{measure} (%)"))
     return drawings
 
 
@@ -81,10 +79,11 @@ def draw_sweeps(choices: dict[str, Choice], heading: str) -> Drawing | None:
     """Success rate on the validation split over the learning rate; the legend has the rates that were chosen."""
     if not choices:
         return None
-    lines = [np.array(choice.points).T for choice in choices.values()]
-    ends = [f"{choice.value:g}" for choice in choices.values()]
-    curves = [(np.log10(x), y) for x, y in lines]
-    return _draw(heading, [Named(label) for label in choices], curves, "Learning rate, power of ten", "Validation SR (%)", ends)
+    points = [np.array(choice.points, np.float64).T for choice in choices.values()]
+    curves = [Curve(np.log10(values), success) for values, success in points]
+    chosen = [f"{choice.value:g}" for choice in choices.values()]
+    names = [Named(label) for label in choices]
+    return _draw(heading, names, curves, "Learning rate, power of ten", "Validation SR (%)", chosen)
 
 
 def find_choices(agenda: Agenda, ground: Ground) -> dict[str, Choice]:
@@ -96,30 +95,19 @@ def find_choices(agenda: Agenda, ground: Ground) -> dict[str, Choice]:
 
 
 def _draw(
-    heading: str,
-    names: list[Named],
-    curves: list[tuple[ArrayLike, ArrayLike]],
-    x_label: str,
-    y_label: str,
-    ends: list[str] | None = None,
+    heading: str, names: list[Named], curves: list[Curve], x_label: str, y_label: str, ends: list[str] | None = None
 ) -> Drawing:
-    arrays = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in curves]
-    shown = ends or [f"{y[-1]:.1f}" for _, y in arrays]
+    shown = ends or [f"{curve.y[-1]:.1f}" for curve in curves]
     words = ", ".join(f"{name.label} {end}" for name, end in zip(names, shown, strict=True))
-    chart = draw_chart(f"{heading}. {words}.", [Line(i, x, y) for i, (x, y) in enumerate(arrays)], x_label, y_label)
+    lines = [charts.Line(i, curve.x, curve.y) for i, curve in enumerate(curves)]
+    chart = charts.draw_chart(f"{heading}. {words}.", lines, x_label, y_label)
     return Drawing(Figure(heading, chart, list(enumerate(shown))), names)
 
 
-def _coefficient(agenda: Agenda, key: str) -> float | tuple[float, float] | None:
-    """The momentum coefficient of a row: one, or two ends; None where it has none."""
+def _coefficient(agenda: Agenda, key: str) -> tuple[str, float] | None:
+    """Whether a row has one momentum coefficient or a range of them, and which, or its middle; None where it has none."""
     changes = agenda.site.plan.rows[key].changes
+    given = changes.get("tuning.arguments", {})
     if changes.get("tuning.name") == "mst":
-        low, high = changes.get("tuning.arguments", {}).get("momentum", (0.8, 0.85))
-        return float(low), float(high)
-    if changes.get("tuning.name") == "momentum":
-        return float(changes["tuning.arguments"]["momentum"])
-    return None
-
-
-def _middle(coefficient: float | tuple[float, float] | None) -> float:
-    return float(np.mean(coefficient if coefficient is not None else np.nan))
+        return "range", float(np.mean(given.get("momentum", (0.8, 0.85))))
+    return ("scalar", float(given["momentum"])) if changes.get("tuning.name") == "momentum" else None

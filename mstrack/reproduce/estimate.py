@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as List
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ from mstrack.reproduce.jobs import Job
 from mstrack.reproduce.running import spread
 from mstrack.tracker import follow
 from mstrack.tuning import TunedAdamW
+
+Clock = Callable[[], float]
 
 STEPS = 3
 CLIPS, FRAMES = 32, 8
@@ -60,19 +62,22 @@ class Estimate(NamedTuple):
     counted: bool
 
 
-def estimate(stages: List[List[Job]], processes: int = 1, devices: List[str] = ("auto",)) -> Estimate:
+def estimate(
+    stages: List[List[Job]], processes: int = 1, devices: List[str] = ("auto",), clock: Clock = time.perf_counter
+) -> Estimate:
     """Time what each kind of job does, and add it up.
 
     Args:
         stages: Jobs; those of a stage run after all of the stage before. What is done is left out.
         processes: How many at once: they are timed at the same time too, as they share the machine.
         devices: Where.
+        clock: Seconds; `time.process_time` is that of an idle machine, on one core.
     """
     waiting = [[job for job in stage if not job.done] for stage in stages]
     kinds: dict[str, Job] = {}
     for job in (job for stage in waiting for job in stage):
         kinds.setdefault(_kind(job), job)
-    tasks = list(kinds.items())
+    tasks = [(kind, job, clock) for kind, job in kinds.items()]
     tasks *= -(-processes // len(tasks)) if tasks else 0
     found = [_time(task, devices[0]) for task in tasks] if processes == 1 else list(spread(_time, tasks, processes, devices))
     speeds = {kind: Speed(*(sum(values) / len(values) for values in zip(*_of(found, kind), strict=True))) for kind in kinds}
@@ -136,22 +141,22 @@ def _load_tests(tests: Mapping[str, Any]) -> List[Sequence]:
 
 
 # ---------------------------------------------------------------- the clock
-def _time(task: tuple[str, Job], device: str) -> tuple[str, Speed, bool]:
+def _time(task: tuple[str, Job, Clock], device: str) -> tuple[str, Speed, bool]:
     """Speed of a kind of job, and whether it was counted rather than timed."""
-    kind, job = task
+    kind, job, clock = task
     config, place = job.config, choose_device(device)
     with torch.device("meta"):
         operations = count_flops(create_model(config.model.name, **config.model.arguments)).total
     if place.type == "cpu" and operations > SLOW:
-        return kind, _count(operations, config), True
+        return kind, _count(operations, config, clock), True
     network: Network = create_model(config.model.name, **config.model.arguments).to(place)
     there = all(source.name == "synthetic" or locate(source.name, config.run.data_root) for source in config.data.train)
     footage = read_sources(config.data.train, config) if there and job.train else []
-    step, pair = _time_training(network, config, footage) if job.train else (0.0, 0.0)
-    return kind, Speed(step, _time_tracking(network, job, there), pair), False
+    step, pair = _time_training(network, config, footage, clock) if job.train else (0.0, 0.0)
+    return kind, Speed(step, _time_tracking(network, job, there, clock), pair), False
 
 
-def _time_training(network: Network, config: Config, footage: list[Footage]) -> tuple[float, float]:
+def _time_training(network: Network, config: Config, footage: list[Footage], clock: Clock) -> tuple[float, float]:
     """Seconds of an optimizer step and of the forward pass of one pair; with random crops where there is no data."""
     device = next(network.parameters()).device
     optimizer = build_optimizer(network, config)
@@ -162,18 +167,18 @@ def _time_training(network: Network, config: Config, footage: list[Footage]) -> 
     reading = 0.0
     if footage:
         pairs = pair_dataset(config, network, footage, config.train.seed, training=True)
-        started = time.perf_counter()
+        started = clock()
         batches = list(load_batches(pairs, 0, plan, workers=0))
-        reading = (time.perf_counter() - started) / len(plan)
+        reading = (clock() - started) / len(plan)
     else:
         batches = [_random_batch(network, size)] * len(plan)
     set_mode(network)
     step = partial(_step, network, optimizer, config)
     step(batches[0])
-    computing = _clock(lambda: [step(batch) for batch in batches[1:]], device) / STEPS
+    computing = _measure(lambda: [step(batch) for batch in batches[1:]], device, clock) / STEPS
     network.eval()
     with torch.no_grad():
-        pair = _clock(lambda: batch_losses(network, batches[0], config, device), device) / size
+        pair = _measure(lambda: batch_losses(network, batches[0], config, device), device, clock) / size
     workers = config.run.workers
     part = computing + reading if workers == 0 else max(computing, reading / workers)
     return config.train.accumulate * part, pair
@@ -187,7 +192,7 @@ def _step(network: Network, optimizer: TunedAdamW, config: Config, batch: Batch)
     optimizer.zero_grad()
 
 
-def _time_tracking(network: Network, job: Job, there: bool) -> float:
+def _time_tracking(network: Network, job: Job, there: bool, clock: Clock) -> float:
     """Seconds of a frame from file to box; of the network alone where there is no data."""
     tests = job.tests
     device = next(network.parameters()).device
@@ -197,11 +202,11 @@ def _time_tracking(network: Network, job: Job, there: bool) -> float:
         network.eval()
         with torch.no_grad():
             network(*images)
-            return _clock(lambda: network(*images), device) / len(images[0])
+            return _measure(lambda: network(*images), device, clock) / len(images[0])
     clips = [sequence.cut(0, min(FRAMES, len(sequence))) for sequence in list(_load_tests(tests))[:CLIPS]]
     for _ in follow(network, [clip.cut(0, min(2, len(clip))) for clip in clips]):
         pass
-    return _clock(lambda: list(follow(network, clips)), device) / sum(map(len, clips))
+    return _measure(lambda: list(follow(network, clips)), device, clock) / sum(map(len, clips))
 
 
 def _random_batch(network: Network, size: int) -> Batch:
@@ -220,22 +225,22 @@ def _random_batch(network: Network, size: int) -> Batch:
     )
 
 
-def _clock(work: Any, device: torch.device) -> float:
+def _measure(work: Callable[[], Any], device: torch.device, clock: Clock) -> float:
     def settle() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
     settle()
-    started = time.perf_counter()
+    started = clock()
     work()
     settle()
-    return time.perf_counter() - started
+    return clock() - started
 
 
-def _count(operations: int, config: Config) -> Speed:
+def _count(operations: int, config: Config, clock: Clock) -> Speed:
     """Speed of a network that is too slow to be timed here, by how fast this machine multiplies matrices."""
     a, b = torch.rand(1024, 768), torch.rand(768, 3072)
     a @ b
-    rate = 2 * 1024 * 768 * 3072 * 4 / _clock(lambda: [a @ b for _ in range(4)], torch.device("cpu"))
+    rate = 2 * 1024 * 768 * 3072 * 4 / _measure(lambda: [a @ b for _ in range(4)], torch.device("cpu"), clock)
     forward = operations / rate
     return Speed(BACKWARD * forward * config.train.batch, forward, forward)

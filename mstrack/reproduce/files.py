@@ -17,7 +17,17 @@ FIELDS = (
     *(f"{name}{suffix}" for name in PRINTED for suffix in ("", *(f"_{bound}" for bound in BOUNDS))),
     *(f"paper_{name}" for name in PRINTED),
     *("against", "difference", "difference_low", "difference_high", "verdict", "resolved"),
-    *("parameters_M", "GFLOPs", "fps", "network_fps", "machine", "paper_parameters_M", "paper_GFLOPs", "paper_fps"),
+    *(
+        "parameters_M",
+        "GFLOPs",
+        "GFLOPs_eliminating",
+        "fps",
+        "network_fps",
+        "machine",
+        "paper_parameters_M",
+        "paper_GFLOPs",
+        "paper_fps",
+    ),
 )
 
 
@@ -67,7 +77,7 @@ def format_table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def cost_rows(table: Table, costs: Mapping[str, Cost]) -> tuple[list[str], list[list[str]]]:
     """Headers and rows of what the full-size networks cost, measured and printed."""
-    headers = ["Row", "M parameters", "paper", "GFLOPs", "paper", "FPS", "network", "paper"]
+    headers = ["Row", "M parameters", "paper", "GFLOPs", "eliminating", "paper", "FPS", "network", "paper"]
     rows = []
     for line in table.lines:
         cost = costs.get(line.key)
@@ -75,7 +85,8 @@ def cost_rows(table: Table, costs: Mapping[str, Cost]) -> tuple[list[str], list[
             printed = next((row.cost for row in line.published.values() if row.cost), {})
             paper = [f"{printed[name]:.1f}" if name in printed else "" for name in ("params_M", "FLOPs_G", "FPS")]
             speed = [f"{fps:.1f}" if fps >= 10 else f"{fps:.2f}" for fps in (cost.fps, cost.network_fps)]
-            size = [f"{cost.parameters / 1e6:.1f}", paper[0], f"{cost.operations / 1e9:.1f}", paper[1]]
+            size = [f"{cost.parameters / 1e6:.1f}", paper[0]]
+            size += [f"{cost.operations / 1e9:.1f}", f"{cost.eliminated / 1e9:.1f}", paper[1]]
             rows.append([line.label, *size, *speed, paper[2]])
     return headers, rows
 
@@ -108,6 +119,7 @@ def _record_cost(line: Line, cost: Cost | None, column: str) -> dict[str, str]:
     record = {names[name]: f"{value:g}" for name, value in printed.items()}
     if cost is not None:
         record |= {"parameters_M": _number(cost.parameters / 1e6), "GFLOPs": _number(cost.operations / 1e9)}
+        record |= {"GFLOPs_eliminating": _number(cost.eliminated / 1e9)}
         record |= {"fps": _number(cost.fps), "network_fps": _number(cost.network_fps), "machine": cost.machine}
     return record
 

@@ -226,8 +226,9 @@ def _track(job: Job, model: Any, out: Path, workers: int, device: str, progress:
 def network_of(site: Site, key: str) -> tuple[str, dict[str, Any]]:
     """Name and arguments of the network of a row."""
     row, scale = site.plan.rows[key], site.scale
-    given = (scale.arguments.get("*", {}), scale.arguments.get(row.model, {}), scale.foundations[row.base].arguments)
-    arguments = {name: value for part in (*given, row.changes.get("model.arguments", {})) for name, value in part.items()}
+    given = [scale.arguments.get("*", {}), scale.arguments.get(row.model, {}), scale.foundations[row.base].arguments]
+    given += [part.get("model.arguments", {}) for part in (row.changes, *([row.paper] if scale.data else []))]
+    arguments = {name: value for part in given for name, value in part.items()}
     return f"{row.model}-{scale.sizes.get(row.base, scale.size)}", arguments
 
 
@@ -247,11 +248,13 @@ def _overrides(site: Site, key: str, ground: str, seed: int, without: str | None
         changes["data.train"] = [{"name": ground, "split": scale.data[ground].train}]
         changes["run.data_root"] = None if site.data_root is None else str(site.data_root)
         changes |= scale.special.get(row.model, {}).get(ground, {})
-    changes |= {name: value for name, value in row.changes.items() if name != "model.arguments"}
+    given = [row.changes, *([row.paper, row.paper_on.get(ground, {})] if scale.data else [])]
+    changes |= {name: value for part in given for name, value in part.items() if name != "model.arguments"}
+    if "tuning.name" in row.changes:
+        changes.setdefault("tuning.arguments", {})  # not those that the recipe has for another method
     if not row.train:
         return _texts(changes)
     if scale.data:
-        changes |= {**row.paper, **row.paper_on.get(ground, {})}
         changes["train.lr"] = _find(scale, changes, "train.lr") * _factor(row)
         return _texts(changes)
     if row.epochs != 1:

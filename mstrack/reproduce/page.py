@@ -147,8 +147,8 @@ def _draw_sensitivity(agenda: Agenda, table: Table, ground: Ground) -> list[tupl
     for line in table.lines:
         row = agenda.site.plan.rows[line.key]
         jobs = agenda.jobs_of(line.key, ground.name, listing=True)[:1] if row.model == "mst" and row.train else []
-        for picture in (picture for job in jobs if job.done for picture in picture_sensitivities(job.folder)):
-            maps.append((f"{line.label}: {picture.name}", draw_heat_maps(picture.before, picture.after)))
+        pictures = [picture for job in jobs if job.done for picture in picture_sensitivities(job.folder)]
+        maps += [(f"{line.label}: {picture.name}", draw_heat_maps(picture.before, picture.after)) for picture in pictures]
     return maps
 
 

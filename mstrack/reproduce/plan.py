@@ -1,4 +1,4 @@
-"""What there is to reproduce, read from YAML: rows (systems), studies (tables and figures), scales (how large, on what data)."""
+"""What there is to reproduce, from YAML: rows (systems), studies (tables and figures), scales (how large, on what data)."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -67,7 +67,7 @@ class Foundation(Section):
 
     weights: str | None = None
     recipe: str | None = None
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = Field({}, description="dotted key: value, over its recipe")
     arguments: dict[str, Any] = Field({}, description="arguments of every model that starts from it, and its own")
 
 

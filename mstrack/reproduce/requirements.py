@@ -1,4 +1,4 @@
-"""What a study needs on the paper's own data and does not find: data sets and weights, where they are expected and published."""
+"""What a study needs on the paper's own data and does not find: data sets, weights, where they belong and are published."""
 
 from pathlib import Path
 

@@ -58,15 +58,10 @@ def rescore(agenda: Agenda, table: Table, ground: Ground) -> Rescored:
 
 def report_of(table: Table, scored: Rescored) -> Report:
     """What the charts of a report are drawn from."""
-    methods = [
-        Method(
-            key,
-            table.label(key),
-            *([list(run.scores.values()) for run in runs[:1]]),
-            repeats=[list(r.scores.values()) for r in runs[1:]],
-        )
-        for key, runs in scored.rows.items()
-    ]
+    methods = []
+    for key, runs in scored.rows.items():
+        first, *others = [list(run.scores.values()) for run in runs]
+        methods.append(Method(key, table.label(key), first, repeats=others))
     return Report(table.title, "", methods, scored.sequences)
 
 

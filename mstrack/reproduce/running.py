@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
@@ -41,9 +41,8 @@ def run_jobs(jobs: List[Job], processes: int = 1, devices: List[str] = ("auto",)
     report(before, len(jobs), "")
     if processes == 1:
         for done, job in enumerate(waiting, start=before):
-            run_job(
-                job, device=devices[0], progress=lambda part, of, text, job=job, done=done: report(done, len(jobs), job.name)
-            )
+            report(done, len(jobs), job.name)
+            run_job(job, device=devices[0])
             report(done + 1, len(jobs), job.name)
         return
     for done, job in enumerate(spread(_run, waiting, processes, devices), start=before + 1):
@@ -107,8 +106,6 @@ def _start(threads: int, stop: Event) -> None:
 
 
 def _run(job: Job, device: str) -> Job:
-    try:
+    with suppress(StoppedError):  # the process that asked for it does not listen any more
         run_job(job, device=device, interrupted=lambda: bool(_stop) and _stop[0].is_set())
-    except StoppedError:
-        pass  # the process that asked for it is not listening any more
     return job

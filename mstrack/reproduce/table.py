@@ -158,7 +158,7 @@ def _mean(runs: np.ndarray) -> float:
 # ---------------------------------------------------------------- in words
 def table_rows(table: Table, ground: Ground) -> tuple[list[str], list[list[str]]]:
     """Headers and rows for a terminal: SR and PR with half the 95 % interval, the paper's SR/PR, the difference in SR."""
-    headers = ["Row", "SR", "PR", *(f"paper, {spelled(c)}" for c in ground.columns), "SR, difference"]
+    headers = ["Row", "SR", "PR", *map(spelled, ground.columns), "SR, difference"]
     rows = []
     for line in table.lines:
         found = line.measured.get(ground.name)

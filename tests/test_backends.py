@@ -1,0 +1,241 @@
+"""The ways to run a network give what the network gives; the plain loop gives the tracker's boxes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lively import BOX, clip_of, lively
+from torch import Tensor, nn
+
+from mstrack import create_model
+from mstrack.backends import BACKENDS, Geometry, choose, open_backend
+from mstrack.backends.graphs import Graphs
+from mstrack.errors import UserError
+from mstrack.inputs import Pair, cut_on_device, cut_on_host
+from mstrack.models.network import Network
+from mstrack.plain import PlainTracker, plain_network
+from mstrack.registry import MODELS
+from mstrack.tracker import Tracker, TrackerBatch, follow
+
+TINY = sorted(name for name in MODELS if name.endswith("-tiny"))
+CPU = torch.device("cpu")
+
+
+def crops(network: Network, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    template, search = (torch.randn(part.shape, generator=generator) for part in network.inputs(batch))
+    return template, search
+
+
+def largest_difference(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.inference_mode()
+def test_every_backend_is_the_network(name: str) -> None:
+    network = lively(name).eval()
+    inputs = crops(network)
+    with torch.autocast("cpu", torch.bfloat16):
+        in_halves = network(*inputs)
+    expected = network(*inputs)
+    assert largest_difference(open_backend(network)(*inputs), expected) == 0
+    assert largest_difference(open_backend(network, "onednn")(*inputs), expected) < 2e-5
+    assert largest_difference(open_backend(network, precision="bf16")(*inputs), in_halves) == 0, "autocast, without its casts"
+    assert largest_difference(in_halves, expected) > 1e-4, "half precision must differ for this to say anything"
+    assert next(network.parameters()).dtype == torch.float32
+
+
+@torch.inference_mode()
+def test_half_precision_in_onednn_layout_is_as_close_as_autocast() -> None:
+    network = lively("mst-tiny").eval()
+    inputs = crops(network, 4)
+    expected = network(*inputs)
+    allowed = 1.5 * largest_difference(open_backend(network, precision="bf16")(*inputs), expected)
+    assert largest_difference(open_backend(network, "onednn", precision="bf16")(*inputs), expected) < allowed
+
+
+def test_copies_share_what_they_do_not_change() -> None:
+    network = lively("mst-tiny")
+    half = open_backend(network, precision="bf16")
+    shared = {id(parameter) for parameter in network.parameters()}
+    kept = [parameter for parameter in half.run.__closure__[1].cell_contents.parameters() if id(parameter) in shared]
+    assert {parameter.dtype for parameter in kept} == {torch.float32}
+    assert len(kept) > 20
+
+
+@torch.inference_mode()
+def test_eager_runs_the_module_itself() -> None:
+    network = lively("ostrack-tiny").eval()
+    inputs = crops(network)
+    runner, copied = open_backend(network), open_backend(network, "onednn")
+    before = copied(*inputs)
+    network.head.score[-1].bias.add_(1.0)
+    assert largest_difference(runner(*inputs), network(*inputs)) == 0
+    assert largest_difference(copied(*inputs), before) == 0
+
+
+@torch.inference_mode()
+def test_recorded_passes_come_in_powers_of_two() -> None:
+    network = lively("mst-tiny").eval()
+    seen: list[int] = []
+
+    def run(template: Tensor, search: Tensor) -> tuple[Tensor, ...]:
+        seen.append(len(search))
+        return network(template, search)
+
+    graphs = Graphs(run)
+    for batch in (1, 3, 2, 5, 4, 3):
+        inputs = crops(network, batch, seed=batch)
+        assert largest_difference(graphs(*inputs), network(*inputs)) < 1e-5
+    assert seen == [1, 4, 2, 8, 4, 4]
+
+
+@pytest.mark.parametrize("name", ["mst-tiny", "ostrack-tiny"])
+@torch.inference_mode()
+def test_a_network_is_one_graph_without_waiting(name: str) -> None:
+    """What `compiled` and CUDA graphs need; the compiler itself is left out, it takes minutes on a CPU."""
+    network = lively(
+        name, **({"elimination": True} if name.startswith("ostrack") else {"depth": 2, "cross_layers": (1,)})
+    ).eval()
+    inputs = crops(network)
+    traced = torch.compile(network, fullgraph=True, dynamic=False, backend="eager")
+    assert largest_difference(traced(*inputs), network(*inputs)) == 0
+
+
+def test_what_a_backend_says_of_itself() -> None:
+    network = create_model("mst-tiny")
+    network.provenance = {"note": "random"}
+    runner = open_backend(network, precision="bf16")
+    assert (runner.name, runner.precision, runner.device) == ("eager", "bf16", CPU)
+    assert runner.geometry == Geometry(32, 64, 2.0, 4.0, 2)
+    assert runner.provenance == {"note": "random"}
+
+
+def test_auto_never_compiles_on_a_cpu() -> None:
+    with torch.device("meta"):
+        wide = create_model("ostrack-b256", depth=1)
+    assert choose(wide, CPU) == "onednn"
+    assert choose(create_model("ostrack-tiny"), CPU) == "eager"
+    assert choose(wide, torch.device("cuda")) == "graph"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"name": "onxx"}, "unknown backend 'onxx'. Did you mean 'onnx'"),
+        ({"precision": "fp16"}, "unknown precision 'fp16'"),
+        ({"name": "graph"}, "'graph' is a CUDA graph, and this is cpu: use onednn, onnx or eager"),
+        ({"name": "onnx", "precision": "bf16"}, "'onnx' computes in fp32, not in bf16"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: dict[str, str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        open_backend(create_model("ostrack-tiny"), **arguments)
+    assert set(BACKENDS) >= {"eager", "onednn", "graph", "compiled", "onnx"}
+
+
+@pytest.mark.parametrize("backend", ["onednn", "eager"])
+@pytest.mark.parametrize("name", ["mst-tiny", "ostrack-tiny"])
+def test_the_plain_loop_finds_the_boxes_of_the_tracker(name: str, backend: str) -> None:
+    network, frames = lively(name), clip_of(0, 8)
+    plain, tracker = PlainTracker(plain_network(network)), Tracker(network, backend=backend)
+    plain.init(frames[0], BOX)
+    tracker.init(frames[0], BOX)
+    found = np.array([[plain.update(frame), tracker.update(frame).box] for frame in frames[1:]])
+    np.testing.assert_allclose(found[:, 0], found[:, 1], atol=1e-3)
+    assert np.ptp(found[:, 0, :2], axis=0).max() > 5, "the boxes must move for this to say anything"
+
+
+def test_the_plain_network_is_the_network_with_weights_of_its_own() -> None:
+    network = lively("ostrack-tiny", elimination=True).eval()
+    plain = plain_network(network)
+    inputs = crops(network)
+    with torch.no_grad():
+        assert largest_difference(plain(*inputs), network(*inputs)) < 1e-5
+        before = network(*inputs)
+        for parameter in plain.parameters():
+            parameter.zero_()
+        assert largest_difference(network(*inputs), before) == 0
+
+
+# ---------------------------------------------------------------- crops
+def draw_pairs(rng: np.random.Generator, count: int) -> tuple[list[Pair], np.ndarray]:
+    """Frames of sizes of their own, one in five without its second modality, and boxes in and beside them."""
+    pairs, boxes = [], []
+    for _ in range(count):
+        height, width = rng.integers(30, 200, 2)
+        rgb, aux = (rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(2))
+        pairs.append((rgb, None if rng.random() < 0.2 else aux))
+        w, h = np.exp(rng.uniform(np.log(2), np.log(150), 2))
+        boxes.append((rng.uniform(-2 * w, width + w), rng.uniform(-2 * h, height + h), w, h))
+    return pairs, np.array(boxes)
+
+
+@pytest.mark.parametrize("factor", [2.0, 4.0, 5.0])
+@pytest.mark.parametrize("size", [32, 128])
+def test_crops_of_the_device_are_those_of_opencv_to_the_bit(factor: float, size: int) -> None:
+    rng = np.random.default_rng((int(factor), size))
+    for _ in range(15):
+        pairs, boxes = draw_pairs(rng, 4)
+        boxes[0, 2:] = (2 * size - 0.5) / factor  # exactly half: OpenCV has other code for it
+        ours, theirs = (cut(pairs, boxes, factor, size, CPU) for cut in (cut_on_device, cut_on_host))
+        assert torch.equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+def test_a_tracker_with_crops_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, clips = lively("mst-tiny"), [clip_of(seed, 6) for seed in (1, 2)]
+
+    def track() -> np.ndarray:
+        tracker = TrackerBatch(network)
+        tracker.init([frames[0] for frames in clips], [BOX, BOX])
+        return np.array([tracker.update([frames[i] for frames in clips])[0] for i in range(1, 6)])
+
+    expected = track()
+    monkeypatch.setattr("mstrack.tracker.cutter_of", lambda device: cut_on_device)
+    np.testing.assert_array_equal(track(), expected)
+
+
+def test_eval_records_the_precision(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "mstrack",
+        "eval",
+        "mst-tiny-thermal",
+        "--argument",
+        "sequences=1",
+        "--argument",
+        "frames=4",
+    ]
+    command += ["--out", str(tmp_path / "out"), "--device", "cpu"]
+    done = subprocess.run([*command, "--precision", "bf16"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '"precision": "bf16"' in (tmp_path / "out" / "run.json").read_text()
+    again = subprocess.run([*command, "--precision", "fp32"], capture_output=True, text=True)
+    assert again.returncode == 2
+    assert "precision: bf16 there, fp32 now" in again.stderr
+
+
+def test_a_module_without_a_width_is_tracked_too() -> None:
+    """A network of somebody else needs the geometry and a forward pass, no more."""
+
+    class Own(nn.Module):
+        template_size, search_size, template_factor, search_factor, modalities = 32, 64, 2.0, 4.0, 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = lively("ostrack-tiny")
+
+        def forward(self, template: Tensor, search: Tensor) -> tuple[Tensor, ...]:
+            return self.inner(template, search)
+
+    frames = clip_of(0, 3)
+    tracker = Tracker(Own(), backend="auto")
+    tracker.init(frames[0], BOX)
+    assert np.isfinite(tracker.update(frames[1]).box).all()
+    assert list(follow(Own(), [])) == []

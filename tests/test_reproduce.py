@@ -1,0 +1,492 @@
+"""`mst reproduce`: the plan against the paper and the catalogue, choices, runs that go on, and one study from end to end."""
+
+import csv
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from layouts import miniature
+from safetensors.torch import load_file
+
+from mstrack import checkpoint, create_model
+from mstrack.assembly import build_optimizer
+from mstrack.compare.published import published_table
+from mstrack.config import Config
+from mstrack.errors import UserError
+from mstrack.quickstart import ROWS, learning_rate
+from mstrack.registry import resolve
+from mstrack.reproduce import conduct
+from mstrack.reproduce.agenda import Agenda, plan_study, sweep_runs
+from mstrack.reproduce.conduct import Means, open_study
+from mstrack.reproduce.document import RESULTS, TIMES, read_records, render_document
+from mstrack.reproduce.estimate import estimate, say_duration
+from mstrack.reproduce.jobs import Site, StoppedError, check_settings, foundation_job, network_of, provisional, row_job, run_job
+from mstrack.reproduce.outcomes import read_curve, read_scores
+from mstrack.reproduce.plan import MODALITIES, Foundation, Plan, Study, find_study, read_plan
+from mstrack.reproduce.rates import FILE, choose, look, merge_sweeps, read_sweeps, write_sweeps
+from mstrack.reproduce.table import build_table
+from mstrack.tuning.patterns import select_parameters
+
+PLAN = read_plan()
+OURS = [key for key, row in PLAN.rows.items() if row.needs is None]
+TABLES = {"table1": 1, "table2": 2, "table3": 3, "table4": 4, "table5": 5, "table6": 6, "table7": 7, "table11": 11}
+SMALL: dict[str, Any] = {
+    "width": 16, "depth": 4, "heads": 2, "template_size": 16, "search_size": 32, "patch": 8, "head_channels": 16,
+}  # fmt: skip
+ALONE = Means(1, ("cpu",))
+
+
+def quiet(text: str) -> Any:
+    return lambda done, total, said: None
+
+
+def small_plan(folder: Path) -> Plan:
+    """The plan, with seconds in the place of minutes at scale `tiny`, and studies of two rows and of one."""
+    weights = folder / "small.safetensors"
+    checkpoint.save(weights, create_model("ostrack-tiny", **SMALL), {})
+    source = {"name": "synthetic", "arguments": {"sequences": 3, "frames": 7}}
+    changes = {
+        **PLAN.scales["tiny"].changes,
+        "data.train": [{**source, "split": "train"}],
+        "data.val": [{**source, "split": "val"}],
+        "data.min_frames": 5, "data.max_gap": 6, "data.cache": 0.0,
+        "train.samples": 8, "train.batch": 4, "train.val_samples": 0, "train.val_clips": 0, "run.save_every": 1,
+    }  # fmt: skip
+    tiny = PLAN.scales["tiny"].model_copy(
+        update={
+            "arguments": {"*": SMALL, "mst": {"cross_layers": [1]}},
+            "foundations": {"ostrack": Foundation(weights=str(weights))},
+            "changes": changes,
+            "test": {"sequences": 7, "frames": 5},
+            "validation": {"train.val_clips": 2, "train.val_frames": 4},
+        }
+    )
+    both = {"full": "FFT (OSTrack)", "mst": "MST (OSTrack)"}
+    drawn: Any = {"baseline": "full", "figures": ("plots", "attributes")}
+    pair = Study(title="Two rows", tables=(3,), columns=("lasher",), rows=both, seeds=2, **drawn)
+    course = Study(title="A course", columns=("lasher",), rows={"mst-long": None}, seeds=1, curves=True)
+    rows = {**PLAN.rows, "mst-long": PLAN.rows["mst-long"].model_copy(update={"epochs": 2.0})}
+    return PLAN.model_copy(
+        update={
+            "scales": {**PLAN.scales, "tiny": tiny},
+            "studies": {**PLAN.studies, "pair": pair, "course": course},
+            "rows": rows,
+        }
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(small_plan(tmp_path), "tiny", tmp_path / "out" / "tiny")
+
+
+# ---------------------------------------------------------------- the plan
+@pytest.mark.parametrize(("name", "number"), TABLES.items())
+def test_every_published_row_has_a_row(name: str, number: int) -> None:
+    study = PLAN.studies[name]
+    printed = {(row.label, row.dataset) for row in published_table(number)}
+    assert printed
+    assert {label for label, _ in printed} == {called for called in study.rows.values() if called is not None}
+    assert {dataset for _, dataset in printed} == set(study.columns)
+
+
+def test_table_7_has_its_costs() -> None:
+    costs = {row.label: row.cost for row in published_table(7)}
+    assert costs["MST (OSTrack)"] == {"params_M": 202.0, "FLOPs_G": 149.0, "FPS": 49.0}
+    assert all(set(cost) == {"params_M", "FLOPs_G", "FPS"} for cost in costs.values())
+
+
+@pytest.mark.parametrize("name", ["table3", "table4", "table5", "table6", "table11", "fig1", "fig3", "fig5", "fig6"])
+def test_what_compares_tunings_has_its_control(name: str) -> None:
+    assert any(PLAN.rows[key].scaled for key in PLAN.studies[name].rows)
+
+
+@pytest.mark.parametrize("key", OURS)
+@pytest.mark.parametrize("scale", ["tiny", "paper"])
+def test_every_row_builds_its_network_and_trains_something(key: str, scale: str, tmp_path: Path) -> None:
+    for ground in ("thermal",) if scale == "tiny" else ("fe108", "lasher"):
+        job = row_job(provisional(Site(PLAN, scale, tmp_path)), key, ground, 0)
+        config = job.config
+        with torch.device("meta"):
+            network = create_model(config.model.name, **config.model.arguments)
+        assert network.modalities == 1 or config.data.modality == ("thermal" if ground != "fe108" else "event")
+        patterns = None if config.tuning.parameters is None else list(config.tuning.parameters.items())
+        if job.train:
+            chosen = select_parameters(network.named_parameters(), lambda name: 1.0, patterns)
+            names = [name for rows in chosen.trained.values() for name, _ in rows]
+            assert names
+            assert PLAN.rows[key].model == "ceutrack" or not any(name.startswith(("head.", "position_")) for name in names)
+
+
+@pytest.mark.parametrize("key", [key for key in OURS if PLAN.rows[key].train])
+def test_every_rows_tuning_is_built(key: str, tmp_path: Path) -> None:
+    config = row_job(provisional(Site(PLAN, "tiny", tmp_path)), key, "thermal", 0).config
+    build_optimizer(create_model(config.model.name, **config.model.arguments), config)
+    real = row_job(Site(PLAN, "paper", tmp_path), key, "fe108", 0).config.tuning
+    assert resolve("tunings", real.name)(**real.arguments).mean_step() > 0
+
+
+def test_the_order_of_patterns_is_kept(tmp_path: Path) -> None:
+    config = row_job(Site(PLAN, "paper", tmp_path), "mst", "fe108", 0).config
+    assert list(config.tuning.parameters or {})[-1] == "*"
+    assert (config.tuning.parameters or {})["blocks_aux.*"] == 0.5
+    elsewhere = row_job(Site(PLAN, "paper", tmp_path), "mst", "lasher", 0).config
+    assert "blocks_aux.*" not in (elsewhere.tuning.parameters or {})
+
+
+def test_real_rows_have_the_published_recipe(tmp_path: Path) -> None:
+    def config(key: str, ground: str) -> Config:
+        return row_job(Site(PLAN, "paper", tmp_path, weights=Path("w")), key, ground, 0).config
+
+    mst = config("mst", "depthtrack")
+    assert (mst.train.lr, mst.train.batch, mst.train.epochs, mst.train.samples) == (1e-4, 192, 30, 80000)
+    assert mst.model.weights == "w/ostrack-b256.safetensors"
+    assert not mst.data.val
+    assert config("control", "depthtrack").train.lr == pytest.approx(0.175e-4)
+    assert (config("sdstrack", "depthtrack").train.epochs, config("sdstrack", "lasher").train.epochs) == (15, 40)
+    assert config("vipt", "fe108").train.lr == 4e-4
+    assert config("mst-droptrack", "lasher").model.arguments == {"droptrack": True}
+    assert config("ostrack", "lasher").model.arguments == {"elimination": True}
+    assert (mst.data.train[0].name, mst.data.train[0].split) == ("depthtrack", "train-official")
+
+
+def test_published_trackers_are_loaded_where_they_were_released(tmp_path: Path) -> None:
+    site = Site(PLAN, "paper", tmp_path, weights=Path("w"))
+    there, elsewhere = row_job(site, "vipt", "lasher", 0), row_job(site, "vipt", "fe108", 0)
+    assert (there.train, there.config.model.weights) == (False, "w/vipt-b256-thermal.safetensors")
+    assert (elsewhere.train, elsewhere.config.model.weights) == (True, "w/ostrack-b256.safetensors")
+    assert row_job(Site(PLAN, "tiny", tmp_path), "zero-shot", "thermal", 0).folder == tmp_path / "zero-shot-thermal"
+
+
+def test_studies_share_their_runs(tmp_path: Path) -> None:
+    site = provisional(Site(PLAN, "tiny", tmp_path))
+    folders = {name: {job.folder for job in plan_study(site, PLAN.studies[name]).row_jobs()} for name in ("table3", "table11")}
+    assert tmp_path / "mst-depth-0" in folders["table3"] & folders["table11"]
+    assert len(folders["table3"] & folders["table11"]) == 1 + 3 * 3  # zero-shot; full, control and MST with three seeds
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean 'table3'"):
+        find_study(PLAN, "tabel3")
+    with pytest.raises(UserError, match="unknown row 'mts'"):
+        open_study(PLAN, "table3", "synthetic", "mts", None, tmp_path)
+    with pytest.raises(UserError, match=r"DiMP is not ours.*docs/trackers\.md"):
+        open_study(PLAN, "table1", "synthetic", "dimp", None, tmp_path)
+    with pytest.raises(UserError, match="unknown sweep 'ful'"):
+        sweep_runs(Site(PLAN, "tiny", tmp_path), ["ful"], ["thermal"])
+    named = open_study(PLAN, "table3", "synthetic", "FFT (OSTrack)", None, tmp_path)
+    assert named.rows == ["full"]
+
+
+# ---------------------------------------------------------------- choices
+def test_sweeps_have_one_budget() -> None:
+    assert len({len(sweep.values) for sweep in PLAN.sweeps.values()}) == 1
+    for name, sweep in PLAN.sweeps.items():
+        assert name in PLAN.rows[sweep.row].chosen.values()
+
+
+def test_the_quickstarts_rates_are_the_committed_ones() -> None:
+    rates = {row.name: [learning_rate(row, modality) for modality in ("event", "depth", "thermal")] for row in ROWS}
+    assert rates["full"] == [3e-4, 3e-4, 3e-4]
+    assert rates["mst"] == [2e-3, 2e-3, 2e-3]
+    assert rates["default"] == [6e-4, 2e-2, 2e-3]
+    assert rates["control"] == pytest.approx([3.5e-4] * 3)
+
+
+def test_the_best_value_on_validation_is_chosen(tmp_path: Path) -> None:
+    def line(sweep: str, value: float, seed: int, success: float, modality: str = "depth") -> dict[str, str]:
+        fields = {"scale": "micro", "sweep": sweep, "modality": modality, "value": f"{value}", "seed": f"{seed}", "loss": "1"}
+        return {**fields, "SR": f"{success}"}
+
+    lines = [line("full", 1e-3, 0, 40), line("full", 1e-3, 1, 60), line("full", 1e-2, 0, 55), line("full", 1e-2, 1, 40)]
+    write_sweeps(tmp_path / FILE, lines)
+    assert choose(PLAN, "full", "micro", "depth", tmp_path) == 1e-3
+    assert choose(PLAN, "full", "micro", "event", tmp_path) == 1e-3  # another modality stands in
+    found = look("full", "micro", "event", tmp_path)
+    assert found is not None
+    assert (found.modality, found.runs, found.inside) == ("depth", 2, False)
+    merge_sweeps(tmp_path / FILE, [line("full", 1e-2, 1, 80), line("full", 1e-2, 0, 20, "event")])
+    assert len(read_sweeps(tmp_path / FILE)) == 5
+    assert choose(PLAN, "full", "micro", "depth", tmp_path) == 1e-2
+    with pytest.raises(UserError, match="mst reproduce sweep --only vipt"):
+        choose(PLAN, "vipt", "micro", "depth", tmp_path)
+    assert choose(PLAN, "vipt", "micro", "depth", tmp_path, provisional=True) == PLAN.sweeps["vipt"].values[0]
+
+
+def test_a_sweep_that_nobody_has_run_comes_first(site: Site) -> None:
+    plan = site.plan
+    study = plan.studies["pair"].model_copy(update={"rows": {"vipt": None}, "baseline": None})
+    agenda = plan_study(site, study)
+    runs = agenda.sweeps
+    assert [(run.sweep, run.modality) for run in runs] == [("vipt", "thermal")] * 4
+    assert all(run.job.config.train.val_clips == 2 and run.job.config.train.seed == 100 for run in runs)
+    conduct.conduct_sweeps(site, runs, ALONE, quiet)
+    assert [float(line["value"]) for line in read_sweeps(site.out / FILE)] == [3e-4, 1e-3, 3e-3, 1e-2]
+    assert not plan_study(site, study).sweeps
+    rows, files = conduct.report_sweeps(site, runs, site.out.parent, site.out.parent / "all.csv", "mst reproduce sweep")
+    assert rows[0][:2] == ["vipt", "thermal"]
+    assert read_sweeps(files[-1]) == read_sweeps(site.out / FILE)
+    assert "Validation, thermal" in files[1].read_text()
+
+
+# ---------------------------------------------------------------- runs
+def test_an_interrupted_run_goes_on_to_the_same_weights(site: Site, tmp_path: Path) -> None:
+    whole = row_job(site, "full", "thermal", 0)
+    run_job(whole)
+    pieces = row_job(Site(site.plan, "tiny", tmp_path / "pieces"), "full", "thermal", 0)
+    with pytest.raises(StoppedError):
+        run_job(pieces, interrupted=lambda: True)
+    assert not pieces.done
+    assert (pieces.folder / "state.safetensors").is_file()
+    run_job(pieces)
+    first, second = (load_file(job.folder / "model.safetensors") for job in (whole, pieces))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    np.testing.assert_array_equal(read_scores(whole)["SR"], read_scores(pieces)["SR"])
+
+
+def test_runs_of_other_settings_are_not_taken(site: Site) -> None:
+    job = row_job(site, "full", "thermal", 0)
+    run_job(job)
+    check_settings(job)
+    changed = site.plan.scales["tiny"].model_copy(update={"changes": {**site.scale.changes, "train.samples": 12}})
+    other = Site(site.plan.model_copy(update={"scales": {"tiny": changed}}), "tiny", site.out)
+    with pytest.raises(UserError, match=r"other settings \(train\.samples: 8 there, 12 now"):
+        check_settings(row_job(other, "full", "thermal", 0))
+
+
+def test_checkpoints_are_kept_and_tracked_with(site: Site) -> None:
+    job = row_job(site, "mst-long", "thermal", 0)
+    assert job.kept == [1, 2]
+    run_job(job)
+    curve = read_curve(job)
+    assert [step for step, _ in curve] == [2, 4]
+    np.testing.assert_array_equal(curve[-1][1]["SR"], read_scores(job)["SR"])  # the last one is the model
+    agenda = open_study(site.plan, "course", "synthetic", None, None, site.out.parent)
+    found = conduct.report("course", agenda, site.out.parent, ALONE, "mst reproduce course", quiet)
+    assert "SR on thermal over training" in found.files[2].read_text()
+
+
+def test_an_rgb_tracker_is_made_where_none_is_shipped(site: Site) -> None:
+    foundation = Foundation(
+        recipe="ostrack-tiny", arguments={"droptrack": True}, changes={"model.arguments": SMALL, "train.epochs": 1}
+    )
+    scale = site.scale.model_copy(update={"foundations": {**site.scale.foundations, "droptrack": foundation}})
+    with_base = Site(site.plan.model_copy(update={"scales": {"tiny": scale}}), "tiny", site.out)
+    job = foundation_job(with_base, "droptrack")
+    assert job is not None
+    assert job.config.model.arguments == {**SMALL, "droptrack": True}
+    assert row_job(with_base, "mst-droptrack", "thermal", 0).config.model.weights == str(job.folder / "model.safetensors")
+    assert network_of(with_base, "mst-droptrack")[1]["droptrack"] is True
+    assert foundation_job(with_base, "ostrack") is None
+
+
+def test_estimates(site: Site) -> None:
+    jobs = [row_job(site, key, "thermal", seed) for key in ("full", "zero-shot") for seed in (0, 1)]
+    found = estimate([jobs[:1], jobs[1:]], devices=["cpu"])
+    assert set(found.each) == {"full-thermal-0", "full-thermal-1", "zero-shot-thermal"}
+    assert found.each["full-thermal-0"] > found.each["zero-shot-thermal"] > 1
+    assert found.seconds == pytest.approx(sum(found.each[job.name] for job in jobs))
+    assert not found.counted
+    run_job(jobs[0])
+    assert estimate([jobs[:1]], devices=["cpu"]).seconds == 0
+    assert [say_duration(s) for s in (0.2, 40, 600, 5400, 2e6)] == [
+        "1 seconds",
+        "40 seconds",
+        "10 minutes",
+        "1.5 hours",
+        "556 hours",
+    ]
+
+
+# ---------------------------------------------------------------- a study
+def test_a_study_from_end_to_end(site: Site) -> None:
+    out = site.out.parent
+    agenda = open_study(site.plan, "pair", "synthetic", None, None, out)
+    said = conduct.announce("pair", agenda, ALONE)
+    assert "2 row(s) on thermal: 4 runs, 0 of them done" in said[0]
+    assert re.search(r"about \d+ (seconds|minutes), 1 at a time", said[1])
+    conduct.conduct(agenda, ALONE, quiet)
+    assert all(job.done for job in agenda.row_jobs())
+    found = conduct.report("pair", agenda, out, ALONE, "mst reproduce pair", quiet)
+
+    runs = {key: np.stack([read_scores(job)["SR"] for job in agenda.jobs_of(key, "thermal")]) for key in ("full", "mst")}
+    lines = list(csv.DictReader(found.files[0].read_text().splitlines()))
+    assert [(line["row"], line["dataset"], line["on"], line["seeds"]) for line in lines] == [
+        ("full", "lasher", "synthetic thermal", "2"), ("mst", "lasher", "synthetic thermal", "2"),
+    ]  # fmt: skip
+    for line in lines:
+        assert float(line["SR"]) == pytest.approx(runs[line["row"]].mean(), abs=0.006)
+        assert float(line["SR_low"]) <= float(line["SR"]) <= float(line["SR_high"])
+    assert [line["paper_SR"] for line in lines] == ["53.2", "56.3"]
+    assert float(lines[1]["difference"]) == pytest.approx(runs["mst"].mean() - runs["full"].mean(), abs=0.006)
+    half = (float(lines[1]["difference_high"]) - float(lines[1]["difference_low"])) / 2
+    assert float(lines[1]["resolved"]) == pytest.approx(half, abs=0.011)
+
+    [(title, headers, rows)] = found.tables
+    assert headers == ["Row", "SR", "PR", "LasHeR", "SR, difference"]
+    assert [(row[0], row[3]) for row in rows] == [("Full fine-tuning", "53.2/65.4"), ("MST", "56.3/69.5")]
+    assert "embedded benchmark" in title
+    text = found.files[1].read_text()
+    assert "| MST |" in text
+    assert "not the paper's data" in text
+    page = found.files[2].read_text()
+    for part in (
+        "not the paper&#39;s data",
+        "Success: SR",
+        "By attribute",
+        "Validation, thermal",
+        "m in [0.8, 0.85]",
+        "2 seeds",
+        "56.3",
+    ):
+        assert part in page, part
+    assert "http" not in re.sub(r"http://www.w3.org/\S+", "", page)
+    assert {file.name for file in found.files[3:]} >= {"success.pdf", "precision.pdf"}
+
+    again = open_study(site.plan, "pair", "synthetic", None, None, out)
+    assert "4 runs, 4 of them done" in conduct.announce("pair", again, ALONE)[0]
+    one = open_study(site.plan, "pair", "synthetic", "mst", 1, out)
+    table = build_table("pair", one)
+    assert [line.measured["thermal"].seeds for line in table.lines] == [1, 1]
+
+
+STUDY = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from mstrack.reproduce import plan
+import test_reproduce
+small = test_reproduce.small_plan(Path({folder!r}))
+plan.read_plan = lambda: small
+from mstrack.cli import main
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_ctrl_c_stops_the_processes_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "study.py"
+    script.write_text(STUDY.format(path=[str(Path(__file__).parent)], folder=str(tmp_path)))
+    command = [
+        sys.executable,
+        script,
+        "reproduce",
+        "pair",
+        "--jobs",
+        "2",
+        "--seeds",
+        "1",
+        "--devices",
+        "cpu",
+        "--out",
+        tmp_path / "o",
+    ]
+    first = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "o" / "tiny").glob("*/config.yaml")):  # a run has begun
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 130, errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Full fine-tuning" in done.stdout
+    assert (tmp_path / "o" / "pair.html").is_file()
+
+
+# ---------------------------------------------------------------- the paper's own data
+def test_what_real_data_lack_is_said_with_its_place(tmp_path: Path) -> None:
+    agenda = open_study(PLAN, "table3", "real", None, None, tmp_path / "out", tmp_path / "data", tmp_path / "weights")
+    small = agenda.site.scale.model_copy(update={"size": "tiny"})  # to be timed in a moment
+    site = Site(
+        PLAN.model_copy(update={"scales": {**PLAN.scales, "paper": small}}),
+        "paper",
+        tmp_path,
+        tmp_path / "data",
+        tmp_path / "w",
+    )
+    agenda = Agenda(site, agenda.study, agenda.rows, [], 1)
+    miniature("lasher", next(iter(_layouts("lasher"))), tmp_path / "data" / "LasHeR")
+    with pytest.raises(UserError) as caught:
+        conduct.check_requirements("table3", agenda, ALONE)
+    text = str(caught.value)
+    assert "needs 3 thing(s) that are not there" in text
+    assert f"data set FE108: expected at {tmp_path / 'data' / 'FE108'}, with 76 sequences of 'train-official'" in text
+    assert "data set DepthTrack" in text
+    assert "groundtruth.txt" in text
+    assert "published at github.com/xiaozai/DeT" in text
+    assert f"weights ostrack-b256: expected at {tmp_path / 'w' / 'ostrack-b256.safetensors'}" in text
+    assert "docs/weights.md" in text
+    assert "LasHeR: " not in text
+    assert re.search(r"18 runs, about [\d,.]+ (minutes|hours)", text)
+
+
+def test_a_study_on_real_data(tmp_path: Path) -> None:
+    """Table 3's full fine-tuning on a miniature of LasHeR, from a converted checkpoint, in tiny sizes."""
+    miniature("lasher", next(iter(_layouts("lasher"))), tmp_path / "data" / "LasHeR", frames=8, size=(64, 96))
+    paper = PLAN.scales["paper"]
+    short = {"train.samples": 8, "train.batch": 4, "train.accumulate": 1, "train.epochs": 1}
+    changes = {**paper.changes, **short, "data.min_frames": 5, "data.max_gap": 6, "run.workers": 0}
+    scale = paper.model_copy(
+        update={"size": "tiny", "arguments": {"*": SMALL, "mst": {"cross_layers": [1]}}, "changes": changes}
+    )
+    plan = PLAN.model_copy(update={"scales": {**PLAN.scales, "paper": scale}})
+    study = PLAN.studies["table3"].model_copy(update={"columns": ("lasher",)})
+    plan = plan.model_copy(update={"studies": {"table3": study}})
+    checkpoint.save(tmp_path / "weights" / "ostrack-b256.safetensors", create_model("ostrack-tiny", **SMALL), {})
+    agenda = open_study(plan, "table3", "real", "full", None, tmp_path / "out", tmp_path / "data", tmp_path / "weights")
+    place = tmp_path / "data" / "LasHeR"
+    assert conduct.check_requirements("table3", agenda, ALONE) == [
+        f"LasHeR: 3 of 979 sequences of 'train-official' are in {place}",
+        f"LasHeR: 2 of 245 sequences of 'test' are in {place}",
+    ]
+    with pytest.warns(UserWarning, match="sequences are not in"):
+        conduct.conduct(agenda, ALONE, quiet)
+    found = conduct.report("table3", agenda, tmp_path / "out", ALONE, "mst reproduce table3 --on real", quiet)
+    line = next(line for line in csv.DictReader(found.files[0].read_text().splitlines()) if line["row"] == "full")
+    assert (line["on"], line["sequences"], line["seeds"], line["paper_SR"]) == ("lasher", "2", "1", "53.2")
+    assert "the paper&#39;s own data sets" in found.files[2].read_text()
+    assert "real data" in found.tables[0][0]
+
+
+def _layouts(dataset: str) -> list[str]:
+    from mstrack.data.doctor.survey import tree_of
+
+    return list(tree_of(dataset))
+
+
+# ---------------------------------------------------------------- what is written about it
+def test_the_page_of_docs_is_the_plan() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    made = render_document(PLAN, read_records(docs / RESULTS), read_records(docs / TIMES))
+    assert (docs / "reproduce.md").read_text(encoding="utf-8") == made, "run `python benchmarks/reproduce_docs.py`"
+    for name, study in PLAN.studies.items():
+        for key in study.rows:
+            assert PLAN.rows[key].needs is not None or f"`{name} --only {key}`" in made
+
+
+def test_the_commands_refuse_in_a_sentence(tmp_path: Path) -> None:
+    def mst(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mstrack", "reproduce", *arguments], capture_output=True, text=True, cwd=tmp_path
+        )
+
+    listed = mst()
+    assert listed.returncode == 0, listed.stderr
+    assert all(name in listed.stdout for name in PLAN.studies)
+    wrong = mst("table33")
+    assert (wrong.returncode, "Did you mean 'table3'" in wrong.stderr, "Traceback" in wrong.stderr) == (2, True, False)
+    assert set(MODALITIES) >= {column for study in PLAN.studies.values() for column in study.columns}
