@@ -20,6 +20,7 @@ from mstrack.reproduce.document import RESULTS, TIME_FIELDS, TIMES, add_results,
 from mstrack.reproduce.estimate import BACKWARD, estimate
 from mstrack.reproduce.jobs import Job, Site, provisional, row_job
 from mstrack.reproduce.plan import PAPER, Plan, read_plan
+from mstrack.reproduce.running import Crew
 from mstrack.results import write_text
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -31,7 +32,7 @@ def measure(plan: Plan) -> list[dict[str, str]]:
     scales = {key: study.scale for study in plan.studies.values() for key in study.rows if plan.rows[key].needs is None}
     jobs = {key: row_job(provisional(Site(plan, scale, Path("nowhere"))), key, "thermal", 0) for key, scale in scales.items()}
     make_data(list(jobs.values()), lambda text: lambda done, total, said: None)
-    taken = estimate([list(jobs.values())], devices=["cpu"], clock=time.process_time).each
+    taken = estimate([list(jobs.values())], Crew(devices=["cpu"]), clock=time.process_time).each
     real = {key: row_job(Site(plan, PAPER, Path("nowhere")), key, "fe108", 0) for key in jobs}
     return [{"row": key, "seconds": f"{taken[job.name]:.0f}", "exaflop": operations(real[key])} for key, job in jobs.items()]
 

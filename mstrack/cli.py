@@ -71,7 +71,9 @@ def main() -> None:
             raise
         say_error(said)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:  # typer makes 130 of Ctrl-C
+            raise
         say_error("interrupted. What was finished is kept; the same command goes on from there.")
         sys.exit(130)
 
@@ -121,7 +123,7 @@ def quickstart(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")] = "default",
     overrides: Overrides = None,
 ) -> None:
     """Train as a recipe says; an interrupted run goes on where it stood."""
@@ -129,8 +131,11 @@ def train(
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     from mstrack.training import train as run
 
+    changes = list(overrides or ())
+    if "=" in recipe:  # the first argument is an override: the recipe was left out
+        recipe, changes = "default", [recipe, *changes]
     with show_progress(quiet=os.environ.get("RANK", "0") != "0") as progress:
-        checkpoint = run(recipe, overrides or (), progress("training"), stop.is_set)
+        checkpoint = run(recipe, changes, progress("training"), stop.is_set)
     if os.environ.get("RANK", "0") == "0":
         done = not stop.is_set()
         say(f"checkpoint: {checkpoint}" if done else f"stopped; the same command goes on from {checkpoint.parent}.")

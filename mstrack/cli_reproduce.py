@@ -3,13 +3,18 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mstrack.cli_data import DataRoot
 from mstrack.errors import UserError
 from mstrack.terminal import print_table, say, show_progress
+
+if TYPE_CHECKING:
+    from mstrack.reproduce.agenda import Agenda, SweepRun
+    from mstrack.reproduce.jobs import Site
+    from mstrack.reproduce.running import Crew
 
 reproduce_app = typer.Typer()
 
@@ -43,41 +48,51 @@ def reproduce(
     from mstrack.reproduce import conduct
     from mstrack.reproduce.plan import read_plan
 
-    plan, command = read_plan(), shlex.join(["mst", *sys.argv[1:]])
+    plan = read_plan()
     if study is None:
         headers = ["study", "title", "data", "rows", "runs"]
         print_table("studies; `mst reproduce sweep` chooses learning rates", headers, conduct.list_studies(plan), "lllrr")
         return
-    means = conduct.choose_means(jobs, devices)
-    if study == SWEEP:
-        site = conduct.open_site(plan, scale, out)
-        runs = conduct.open_sweeps(site, only, [modality] if modality else ["thermal", "depth", "event"])
-        with show_progress() as progress:
-            conduct.make_data([run.job for run in runs], progress)
-        for line in conduct.announce_sweeps(site, runs, means):
-            say(line)
-        with show_progress() as progress:
-            conduct.conduct_sweeps(site, runs, means, progress)
-        rows, files = conduct.report_sweeps(site, runs, out, into, command)
-        print_table("validation SR by value", ["sweep", "modality", "value: SR", "chosen"], rows, "lllr")
-        say("files: " + ", ".join(map(str, files)))
-        return
-    if modality or into or scale != "tiny":
+    if study != SWEEP and (modality or into or scale != "tiny"):
         raise UserError("--scale, --modality and --into belong to `mst reproduce sweep`; a study says them itself.")
-    agenda = conduct.open_study(plan, study, on, only, seeds, out, data_root, weights)
-    if on == "real":
-        for sentence in conduct.check_requirements(study, agenda, means):
+    with conduct.choose_crew(jobs, devices) as crew:
+        if study == SWEEP:
+            site = conduct.open_site(plan, scale, out)
+            runs = conduct.open_sweeps(site, only, [modality] if modality else ["thermal", "depth", "event"])
+            _sweep(site, runs, crew, out, into)
+        else:
+            _study(conduct.open_study(plan, study, on, only, seeds, out, data_root, weights), study, crew, out)
+
+
+def _study(agenda: "Agenda", name: str, crew: "Crew", out: Path) -> None:
+    from mstrack.reproduce import conduct
+
+    if agenda.site.scale.data:
+        for sentence in conduct.check_requirements(name, agenda, crew):
             say(sentence)
-    else:
-        with show_progress() as progress:
-            conduct.make_data([job for stage in agenda.stages() for job in stage], progress)
-    for line in conduct.announce(study, agenda, means):
+    with show_progress() as progress:
+        conduct.make_data([job for stage in agenda.stages() for job in stage], progress)
+    for line in conduct.announce(name, agenda, crew):
         say(line)
     with show_progress() as progress:
-        conduct.conduct(agenda, means, progress)
-        outcome = conduct.report(study, agenda, out, means, command, progress)
-    for title, headers, table in outcome.tables:
-        print_table(title, headers, table)
+        conduct.conduct(agenda, crew, progress)
+        outcome = conduct.report(name, agenda, out, crew, shlex.join(["mst", *sys.argv[1:]]), progress)
+    for title, headers, rows in outcome.tables:
+        print_table(title, headers, rows)
     for sentence in outcome.sentences:
         say(sentence)
     say("files: " + ", ".join(map(str, outcome.files)))
+
+
+def _sweep(site: "Site", runs: "list[SweepRun]", crew: "Crew", out: Path, into: Path | None) -> None:
+    from mstrack.reproduce import conduct
+
+    with show_progress() as progress:
+        conduct.make_data([run.job for run in runs], progress)
+    for line in conduct.announce_sweeps(site, runs, crew):
+        say(line)
+    with show_progress() as progress:
+        conduct.conduct_sweeps(site, runs, crew, progress)
+    rows, files = conduct.report_sweeps(site, runs, out, into, shlex.join(["mst", *sys.argv[1:]]))
+    print_table("validation SR by value", ["sweep", "modality", "value: SR", "chosen"], rows, "lllr")
+    say("files: " + ", ".join(map(str, files)))

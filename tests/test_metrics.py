@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from mstrack.errors import UserError
 from mstrack.metrics.ope import FURTHER, MEASURES, NORMALISED, OVERLAPS, PIXELS, per_sequence, score, summarise
 from mstrack.metrics.protocols import find_protocol
-from mstrack.metrics.uncertainty import interval, paired_difference
+from mstrack.metrics.uncertainty import interval, paired_difference, seed_difference
 from mstrack.registry import resolve
 
 
@@ -156,3 +156,19 @@ def test_pairing_removes_what_is_hard_for_both():
     assert paired_difference([60.0], [40.0]).within_noise
     with pytest.raises(ValueError, match="60 and 59"):
         paired_difference(a, b[1:])
+
+
+def test_pairing_runs_by_seed_removes_what_a_training_set_does_for_both():
+    rng = np.random.default_rng(0)
+    luck, hard = rng.normal(0, 5, (12, 1)), rng.normal(0, 10, (1, 60))
+    a, b = (50 + shift + luck + hard + rng.normal(0, 0.5, (12, 60)) for shift in (1.0, 0.0))
+    paired, apart = seed_difference(a, b), paired_difference(a, b)
+    assert paired.mean == pytest.approx(apart.mean) == pytest.approx((a - b).mean())
+    assert paired.high - paired.low < 0.2 * (apart.high - apart.low)
+    assert paired.low < 1 < paired.high
+    assert paired.low < 1 < paired.high
+    assert seed_difference(a, b[:5]) == seed_difference(a[:5], b[:5]), "runs without a partner are left out"
+    assert seed_difference(a, b[:1]).mean == pytest.approx((a - b[:1]).mean()), "one run is compared with all"
+    assert seed_difference(a, a) == (0, 0, 0)
+    with pytest.raises(ValueError, match="same sequences"):
+        seed_difference(a, b[:, 1:])

@@ -1,6 +1,7 @@
 """`mst reproduce`: the plan against the paper and the catalogue, choices, runs that go on, and one study from end to end."""
 
 import csv
+import os
 import re
 import signal
 import subprocess
@@ -24,13 +25,14 @@ from mstrack.quickstart import ROWS, learning_rate
 from mstrack.registry import resolve
 from mstrack.reproduce import conduct
 from mstrack.reproduce.agenda import Agenda, plan_study, sweep_runs
-from mstrack.reproduce.conduct import Means, open_study
+from mstrack.reproduce.conduct import open_study
 from mstrack.reproduce.document import RESULTS, TIMES, read_records, render_document
 from mstrack.reproduce.estimate import estimate, say_duration
 from mstrack.reproduce.jobs import Site, StoppedError, check_settings, foundation_job, network_of, provisional, row_job, run_job
 from mstrack.reproduce.outcomes import read_curve, read_scores
-from mstrack.reproduce.plan import MODALITIES, Foundation, Plan, Study, find_study, read_plan
+from mstrack.reproduce.plan import Foundation, Plan, Study, find_study, read_plan
 from mstrack.reproduce.rates import FILE, choose, look, merge_sweeps, read_sweeps, write_sweeps
+from mstrack.reproduce.running import Crew
 from mstrack.reproduce.table import build_table
 from mstrack.tuning.patterns import select_parameters
 
@@ -40,7 +42,7 @@ TABLES = {"table1": 1, "table2": 2, "table3": 3, "table4": 4, "table5": 5, "tabl
 SMALL: dict[str, Any] = {
     "width": 16, "depth": 4, "heads": 2, "template_size": 16, "search_size": 32, "patch": 8, "head_channels": 16,
 }  # fmt: skip
-ALONE = Means(1, ("cpu",))
+ALONE = Crew(1, ["cpu"])
 
 
 def quiet(text: str) -> Any:
@@ -289,13 +291,13 @@ def test_an_rgb_tracker_is_made_where_none_is_shipped(site: Site) -> None:
 
 def test_estimates(site: Site) -> None:
     jobs = [row_job(site, key, "thermal", seed) for key in ("full", "zero-shot") for seed in (0, 1)]
-    found = estimate([jobs[:1], jobs[1:]], devices=["cpu"])
+    found = estimate([jobs[:1], jobs[1:]], ALONE)
     assert set(found.each) == {"full-thermal-0", "full-thermal-1", "zero-shot-thermal"}
     assert found.each["full-thermal-0"] > found.each["zero-shot-thermal"] > 1
     assert found.seconds == pytest.approx(sum(found.each[job.name] for job in jobs))
     assert not found.counted
     run_job(jobs[0])
-    assert estimate([jobs[:1]], devices=["cpu"]).seconds == 0
+    assert estimate([jobs[:1]], ALONE).seconds == 0
     assert [say_duration(s) for s in (0.2, 40, 600, 5400, 2e6)] == [
         "1 seconds",
         "40 seconds",
@@ -372,39 +374,35 @@ if __name__ == "__main__":
 
 
 def test_ctrl_c_stops_the_processes_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    script = tmp_path / "study.py"
+    script, out = tmp_path / "study.py", tmp_path / "out"
     script.write_text(STUDY.format(path=[str(Path(__file__).parent)], folder=str(tmp_path)))
     command = [
         sys.executable,
-        script,
+        str(script),
         "reproduce",
         "pair",
-        "--jobs",
-        "2",
         "--seeds",
         "1",
         "--devices",
         "cpu",
         "--out",
-        tmp_path / "o",
+        str(out),
+        "--jobs",
     ]
-    first = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "o" / "tiny").glob("*/config.yaml")):  # a run has begun
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([*command, "2"], **pipes, start_new_session=True)
+    while not list((out / "tiny").glob("*/config.yaml")):  # a run has begun
         assert first.poll() is None, first.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.05)
-    first.send_signal(signal.SIGINT)
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does: all of its processes are told
     _, errors = first.communicate(timeout=60)
     assert first.returncode == 130, errors
-    assert "the same command goes on" in errors
+    assert "interrupted. What was finished is kept; the same command goes on from there." in errors
     assert "Traceback" not in errors
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = subprocess.run([*command, "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Full fine-tuning" in done.stdout
-    assert (tmp_path / "o" / "pair.html").is_file()
+    assert (out / "pair.html").is_file()
 
 
 # ---------------------------------------------------------------- the paper's own data
@@ -478,15 +476,13 @@ def test_the_page_of_docs_is_the_plan() -> None:
             assert PLAN.rows[key].needs is not None or f"`{name} --only {key}`" in made
 
 
-def test_the_commands_refuse_in_a_sentence(tmp_path: Path) -> None:
-    def mst(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "mstrack", "reproduce", *arguments], capture_output=True, text=True, cwd=tmp_path
-        )
-
-    listed = mst()
-    assert listed.returncode == 0, listed.stderr
-    assert all(name in listed.stdout for name in PLAN.studies)
-    wrong = mst("table33")
+def test_a_wrong_name_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mstrack", "reproduce", "table33"]
+    wrong = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (wrong.returncode, "Did you mean 'table3'" in wrong.stderr, "Traceback" in wrong.stderr) == (2, True, False)
-    assert set(MODALITIES) >= {column for study in PLAN.studies.values() for column in study.columns}
+
+
+def test_the_list_has_every_study() -> None:
+    listed = conduct.list_studies(PLAN)
+    assert [row[0] for row in listed] == list(PLAN.studies)
+    assert {row[0]: row[-1] for row in listed}["table3"] == "48"

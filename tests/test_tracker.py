@@ -102,6 +102,42 @@ def test_follow_walks_along_whole_sequences(tmp_path: Path) -> None:
     assert ended.index("clip3") < ended.index("clip1"), "a sequence is given out when it ends, not with its group"
 
 
+def test_a_sequence_takes_the_place_of_one_that_ended(tmp_path: Path) -> None:
+    model = lively("ostrack-tiny")
+    sequences = [write_sequence(tmp_path / f"{seed}", clip_of(seed, length)) for seed, length in enumerate((4, 12, 4, 4))]
+    seen = record_inputs(model)
+    tracks = {sequence.name: track for sequence, track in follow(model, sequences, batch=2)}
+    assert len(seen) == 11, "the three short ones fit beside the long one"
+    for sequence in sequences:
+        assert sequence.name in tracks
+        alone = track_alone(model, [sequence.frame(i) for i in range(len(sequence))])[0]
+        np.testing.assert_allclose(tracks[sequence.name].boxes[1:], alone, atol=0.01)
+
+
+def test_a_new_sequence_leaves_the_others_alone() -> None:
+    model, clips = lively("mst-tiny"), [clip_of(seed, 7) for seed in (0, 1, 2)]
+    batch = TrackerBatch(model, missing="zero")
+    batch.init([clips[0][0], Frame(clips[1][0].rgb)], [BOX, BOX])
+    found = [batch.update([clips[0][1], clips[1][1]])[0][0]]
+    batch.init([clips[2][0]], [BOX], ["the third"], [1])
+    assert batch.lacking == [[], []]
+    both = [batch.update([clips[2][i - 1], clips[0][i]], [1, 0])[0] for i in range(2, 5)]
+    np.testing.assert_allclose([*found, *(pair[1] for pair in both)], track_alone(model, clips[0][:5])[0], atol=0.01)
+    np.testing.assert_allclose([pair[0] for pair in both], track_alone(model, clips[2][:4])[0], atol=0.01)
+
+
+def test_the_clock_parts_the_seconds() -> None:
+    tracker, frames = TrackerBatch(lively("mst-tiny")), clip_of(0, 4)
+    tracker.init(frames[:1], [BOX])
+    for frame in frames[1:]:
+        tracker.update([frame])
+    clock = tracker.clock
+    assert clock.frames == 3
+    assert 0 < clock.decoding < clock.seconds
+    assert clock.cropping > 0
+    assert clock.fps == 3 / clock.seconds
+
+
 def test_follow_names_the_sequence(tmp_path: Path) -> None:
     sequences = [write_sequence(tmp_path / name, clip_of(0, 3)) for name in ("good", "bad")]
     sequences[1].boxes[0] = np.nan

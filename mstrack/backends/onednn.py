@@ -4,11 +4,13 @@
 the ones that `torch.compile` puts in their place on a CPU, without its compiler.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mstrack.backends.precision import halve, share
+from mstrack.backends.precision import PRODUCTS
 from mstrack.models.blocks import Mlp
 
 ROWS = 320
@@ -59,15 +61,15 @@ class PackedMlp(nn.Module):
 
 @torch.no_grad()
 def repack(network: nn.Module, precision: str) -> nn.Module:
-    """A copy of a network, for inference in `fp32` or `bf16` (then under autocast), with its own weights.
-
-    Equal to the network but for the order of sums.
-    """
-    found = share(network)
+    """A copy of a network, for inference in `fp32` or `bf16` (then under autocast); equal to it but for the order of sums."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    found = copy.deepcopy(network, {id(p): p for layer in linear for p in layer.parameters(recurse=False)})
     _fold_norms(found)
-    if precision == "bf16":
-        found = halve(found)
-    _pack(found, torch.bfloat16 if precision == "bf16" else torch.float32)
+    _pack(found, dtype)
+    for module in found.modules():
+        if isinstance(module, PRODUCTS):
+            module.to(dtype)
     return found
 
 

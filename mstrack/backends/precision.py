@@ -13,21 +13,16 @@ PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 def halve(network: nn.Module) -> nn.Module:
-    """A copy whose linear and convolution weights are bfloat16; all other tensors are shared with the network.
+    """A copy whose linear and convolution weights are bfloat16.
 
     Under autocast it gives the same numbers as the network itself, to the bit, and casts no weights on the way.
     """
-    known: dict[int, Tensor] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    halves: dict[int, Tensor] = {}
     for module in network.modules():
         if isinstance(module, PRODUCTS):
             for parameter in module.parameters(recurse=False):
-                known[id(parameter)] = nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False)
-    return copy.deepcopy(network, known)
-
-
-def share(network: nn.Module) -> nn.Module:
-    """A copy of the modules that shares all tensors with the network."""
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())})
+                halves[id(parameter)] = nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False)
+    return copy.deepcopy(network, halves)
 
 
 def in_halves(network: nn.Module, device: torch.device) -> Callable[[Tensor, Tensor], Prediction]:

@@ -86,6 +86,37 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, resamples
     return Difference(mean, *_bounds(differences, level))
 
 
+def seed_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Difference:
+    """The mean of a - b over the same sequences and the same seeds, with its bootstrap interval.
+
+    For runs whose seed decides what both sides have in common, such as the training sequences: run i of `a` is compared with
+    run i of `b`, and pairs of runs are drawn, so that what a good training set does for both cancels.
+
+    Args:
+        a: (R, S), one method's values.
+        b: (Q, S), the other's. Runs beyond the shorter side are left out; a side of one run is compared with all.
+        level: As for `paired_difference`.
+        resamples: Likewise.
+        seed: Likewise.
+
+    Returns:
+        As `paired_difference`.
+
+    Raises:
+        ValueError: The numbers of sequences differ.
+    """
+    first, second = (np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (a, b))
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"pairs need the same sequences, got {first.shape[1]} and {second.shape[1]}")
+    if min(len(first), len(second)) > 1:
+        common = min(len(first), len(second))
+        first, second = first[:common], second[:common]
+    differences = first - second
+    kept = np.isfinite(differences).all(axis=0)
+    mean = float(differences[:, kept].mean()) if kept.any() else np.nan
+    return Difference(mean, *interval(differences, level, resamples, seed))
+
+
 def _draw(size: int, resamples: int, rng: _Generator) -> Values:
     """How often each of `size` items is drawn in each of `resamples` samples with replacement, as weights of sum 1."""
     if size == 0:

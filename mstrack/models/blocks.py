@@ -1,10 +1,13 @@
 """What every network is made of: normalised images in, transformer blocks, a `Prediction` out."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -22,9 +25,16 @@ def normalise(images: Tensor) -> Tensor:
     Returns:
         float32 of the same shape, on the same device.
     """
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    mean, std = _statistics(images.device)
     return (images.float() / 255.0 - mean) / std
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """`MEAN` and `STD` as 3 x 1 x 1 on a device: sent there once, because sending numbers waits for the device."""
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, device="cpu").view(3, 1, 1).to(device) for values in (MEAN, STD))
+    return mean, std
 
 
 class Prediction(NamedTuple):
@@ -119,12 +129,16 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
+    def draw(self, branch: Tensor) -> Tensor | None:
+        """The factor of each item of B x N x width, B x 1 x 1; None, which is 1, in eval mode and at rate 0."""
+        if not self.training or self.rate == 0.0:
+            return None
+        keep = 1.0 - self.rate
+        return branch.new_empty(len(branch), 1, 1).bernoulli_(keep).div_(keep)
+
     def forward(self, branch: Tensor) -> Tensor:
         """Drop or rescale B x N x width; the identity in eval mode and at rate 0."""
-        if not self.training or self.rate == 0.0:
-            return branch
-        keep = 1.0 - self.rate
-        return branch * branch.new_empty(len(branch), 1, 1).bernoulli_(keep).div_(keep)
+        return _scale(branch, self.draw(branch))
 
     def extra_repr(self) -> str:
         """The rate, for `print(model)`."""
@@ -132,7 +146,15 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block of ViT: attention, then an MLP, each in a residual branch; LayerNorm eps 1e-6."""
+    """A pre-norm transformer block of ViT: attention, then an MLP, each in a residual branch; LayerNorm eps 1e-6.
+
+    Attributes:
+        compute: What computes it, `transform_tokens` or a compiled form of it.
+        checkpointed: In training, keep only the input for the backward pass and compute the rest again there.
+    """
+
+    compute: "Callable[[Block, Tensor, Tensor | None, Tensor | None], Tensor]"
+    checkpointed = False
 
     def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -141,11 +163,32 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.drop_path = DropPath(drop_path)
+        self.compute = transform_tokens
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Transform B x N x width tokens."""
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        factors = self.drop_path.draw(tokens), self.drop_path.draw(tokens)
+        if self.checkpointed and self.training and torch.is_grad_enabled():
+            kept: Tensor = checkpoint(self.compute, self, tokens, *factors, use_reentrant=False, preserve_rng_state=False)
+            return kept
+        return self.compute(self, tokens, *factors)
+
+
+def transform_tokens(block: Block, tokens: Tensor, first: Tensor | None, second: Tensor | None) -> Tensor:
+    """What a block makes of its tokens; nothing is drawn here, so that it can be computed twice, or compiled.
+
+    Args:
+        block: The block.
+        tokens: B x N x width.
+        first: Factors of the attention branch, from `DropPath.draw`.
+        second: Factors of the MLP branch.
+    """
+    tokens = tokens + _scale(block.attn(block.norm1(tokens)), first)
+    return tokens + _scale(block.mlp(block.norm2(tokens)), second)
+
+
+def _scale(branch: Tensor, factor: Tensor | None) -> Tensor:
+    return branch if factor is None else branch * factor
 
 
 def initialise(module: nn.Module) -> None:

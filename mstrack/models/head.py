@@ -64,5 +64,6 @@ class CentreHead(nn.Module):
         """
         batch, count, width = tokens.shape
         n = round(count**0.5)
-        features = tokens.transpose(1, 2).reshape(batch, width, n, n)
+        features = tokens.reshape(batch, n, n, width).permute(0, 3, 1, 2)  # channels last in memory, as tokens have them
+        features = features.contiguous(memory_format=torch.channels_last)
         return Prediction(_bounded(self.score(features)), _bounded(self.size(features)), _full(self.offset(features)))

@@ -118,7 +118,7 @@ def sweep_runs(site: Site, sweeps: Iterable[str], modalities: List[str]) -> list
         for name in wanted
         for modality in modalities
         for seed in range(site.scale.sweep_seeds)
-        for value in known[name].values
+        for value in site.scale.values.get(name, known[name].values)
     ]
 
 

@@ -20,32 +20,13 @@ from mstrack.reproduce.page import write_page, write_sweep_page
 from mstrack.reproduce.plan import PAPER, Plan, find_study
 from mstrack.reproduce.rates import FILE, Choice, look, merge_sweeps, read_sweeps
 from mstrack.reproduce.requirements import find_incomplete, find_missing, say_where
-from mstrack.reproduce.running import run_jobs
+from mstrack.reproduce.running import Crew, run_jobs
 from mstrack.reproduce.table import Table, build_table, spelled, summarise, table_rows
 
 On = Literal["synthetic", "real"]
 Begin = Callable[[str], Callable[[int, int, str], None]]
 MOST = 8
 """Processes at once on a CPU, where nobody says how many."""
-
-
-@dataclass(frozen=True)
-class Means:
-    """What there is to run on.
-
-    Attributes:
-        processes: Rows at once.
-        devices: One for each process, in turn.
-    """
-
-    processes: int
-    devices: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """For people."""
-        where = "this machine's CPU" if set(self.devices) <= {"cpu", "auto"} else ", ".join(self.devices)
-        return f"{self.processes} at a time on {where}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +59,7 @@ class Outcome:
         return [*summarise(self.table), *self.notes]
 
 
-def choose_means(processes: int | None, devices: str | None) -> Means:
+def choose_crew(processes: int | None, devices: str | None) -> Crew:
     """Every GPU a row, or on the CPU a row for each core, unless it is said otherwise.
 
     Args:
@@ -94,7 +75,7 @@ def choose_means(processes: int | None, devices: str | None) -> Means:
     else:
         named = ("cpu",)
     alone = min(MOST, usable_cores()) if named == ("cpu",) else len(named)
-    return Means(processes or alone, named)
+    return Crew(processes or alone, named)
 
 
 def open_study(
@@ -117,7 +98,7 @@ def open_study(
     return plan_study(Site(plan, scale, out / scale, data_root, weights), study, only, seeds)
 
 
-def check_requirements(name: str, agenda: Agenda, means: Means) -> list[str]:
+def check_requirements(name: str, agenda: Agenda, crew: Crew) -> list[str]:
     """What is there only in part, a sentence each.
 
     Raises:
@@ -126,18 +107,18 @@ def check_requirements(name: str, agenda: Agenda, means: Means) -> list[str]:
     """
     missing = find_missing(agenda)
     if missing:
-        taken = say_duration(estimate(agenda.stages(), means.processes, means.devices).seconds)
+        taken = say_duration(estimate(agenda.stages(), crew).seconds)
         jobs = [job for stage in agenda.stages() for job in stage]
         listed = "\n".join(f"- {paragraph}" for paragraph in missing)
         where = say_where(agenda.site.data_root, agenda.site.weights)
         raise UserError(
             f"{name} on real data needs {len(missing)} thing(s) that are not there ({where}):\n{listed}\n"
-            f"With them it is {len(jobs)} runs, about {taken}, {means.text}."
+            f"With them it is {len(jobs)} runs, about {taken}, {crew.text}."
         )
     return find_incomplete(agenda)
 
 
-def announce(name: str, agenda: Agenda, means: Means) -> list[str]:
+def announce(name: str, agenda: Agenda, crew: Crew) -> list[str]:
     """What will be done, how long it takes, and where it goes."""
     study, stages = agenda.study, agenda.stages()
     jobs = [job for stage in stages for job in stage]
@@ -147,16 +128,16 @@ def announce(name: str, agenda: Agenda, means: Means) -> list[str]:
     first += [f"{len(stages[1])} runs of sweeps on the validation split"] if stages[1] else []
     if first:
         lines.append(f"Among them {' and '.join(first)}, which come first.")
-    return [*lines, *_say_time(stages, means), _say_place(agenda.site)]
+    return [*lines, *_say_time(stages, crew), _say_place(agenda.site)]
 
 
-def announce_sweeps(site: Site, runs: List[SweepRun], means: Means) -> list[str]:
+def announce_sweeps(site: Site, runs: List[SweepRun], crew: Crew) -> list[str]:
     """The same for sweeps alone."""
     jobs = [run.job for run in runs]
     names = list(dict.fromkeys(run.sweep for run in runs))
     return [
         f"{len(names)} sweep(s) at scale {site.scale_name}: {say_count(jobs)}.",
-        *_say_time([jobs], means),
+        *_say_time([jobs], crew),
         _say_place(site),
     ]
 
@@ -166,12 +147,12 @@ def say_count(jobs: List[Job]) -> str:
     return f"{len(jobs)} runs, {sum(job.done for job in jobs)} of them done"
 
 
-def _say_time(stages: List[List[Job]], means: Means) -> list[str]:
+def _say_time(stages: List[List[Job]], crew: Crew) -> list[str]:
     if all(job.done for stage in stages for job in stage):
         return []
-    taken = estimate(stages, means.processes, means.devices)
+    taken = estimate(stages, crew)
     how = "by their operations: they are too large to be timed here" if taken.counted else "timed on this machine just now"
-    return [f"It will take about {say_duration(taken.seconds)}, {means.text} ({how})."]
+    return [f"It will take about {say_duration(taken.seconds)}, {crew.text} ({how})."]
 
 
 def _say_place(site: Site) -> str:
@@ -198,7 +179,7 @@ def make_data(jobs: List[Job], begin: Begin) -> None:
         load_sequences("synthetic", split, arguments={**arguments, "progress": advance})
 
 
-def conduct(agenda: Agenda, means: Means, begin: Begin) -> None:
+def conduct(agenda: Agenda, crew: Crew, begin: Begin) -> None:
     """Run what is left of a study.
 
     Raises:
@@ -207,19 +188,19 @@ def conduct(agenda: Agenda, means: Means, begin: Begin) -> None:
     refuse_stale(job for stage in agenda.stages() for job in stage)
     foundations, runs = agenda.foundations, agenda.sweeps
     if not all(job.done for job in foundations):
-        run_jobs(foundations, means.processes, means.devices, begin("RGB trackers"))
+        run_jobs(foundations, crew, begin("RGB trackers"))
     if runs:
-        conduct_sweeps(agenda.site, runs, means, begin)
+        conduct_sweeps(agenda.site, runs, crew, begin)
     jobs = agenda.row_jobs()
     if not all(job.done for job in jobs):
-        run_jobs(jobs, means.processes, means.devices, begin("rows"))
+        run_jobs(jobs, crew, begin("rows"))
 
 
-def conduct_sweeps(site: Site, runs: List[SweepRun], means: Means, begin: Begin) -> None:
+def conduct_sweeps(site: Site, runs: List[SweepRun], crew: Crew, begin: Begin) -> None:
     """Run sweeps and write what they found, those that are whole."""
     refuse_stale(run.job for run in runs)
     try:
-        run_jobs([run.job for run in runs], means.processes, means.devices, begin("sweeps"))
+        run_jobs([run.job for run in runs], crew, begin("sweeps"))
     finally:
         whole: dict[tuple[str, str], list[SweepRun]] = {}
         for run in runs:
@@ -227,10 +208,10 @@ def conduct_sweeps(site: Site, runs: List[SweepRun], means: Means, begin: Begin)
         record_sweeps(site, [run for group in whole.values() if all(run.job.done for run in group) for run in group])
 
 
-def report(name: str, agenda: Agenda, out: Path, means: Means, command: str, begin: Begin) -> Outcome:
+def report(name: str, agenda: Agenda, out: Path, crew: Crew, command: str, begin: Begin) -> Outcome:
     """Put together what has been measured so far, and write it."""
     table = build_table(name, agenda)
-    costs = measure_costs(agenda.site, agenda.rows, out, means.devices[0], begin("costs")) if agenda.study.costs else {}
+    costs = measure_costs(agenda.site, agenda.rows, out, crew.devices[0], begin("costs")) if agenda.study.costs else {}
     files = [out / f"{name}.{suffix}" for suffix in ("csv", "md", "html")]
     write_csv(files[0], table, costs)
     write_markdown(files[1], table, costs, command)

@@ -21,7 +21,7 @@ from mstrack.models import create_model
 from mstrack.models.cost import count_flops
 from mstrack.models.network import Network
 from mstrack.reproduce.jobs import Job
-from mstrack.reproduce.running import spread
+from mstrack.reproduce.running import Crew
 from mstrack.tracker import follow
 from mstrack.tuning import TunedAdamW
 
@@ -62,15 +62,12 @@ class Estimate(NamedTuple):
     counted: bool
 
 
-def estimate(
-    stages: List[List[Job]], processes: int = 1, devices: List[str] = ("auto",), clock: Clock = time.perf_counter
-) -> Estimate:
+def estimate(stages: List[List[Job]], crew: Crew, clock: Clock = time.perf_counter) -> Estimate:
     """Time what each kind of job does, and add it up.
 
     Args:
         stages: Jobs; those of a stage run after all of the stage before. What is done is left out.
-        processes: How many at once: they are timed at the same time too, as they share the machine.
-        devices: Where.
+        crew: Who does them: they are timed side by side too, as they share the machine.
         clock: Seconds; `time.process_time` is that of an idle machine, on one core.
     """
     waiting = [[job for job in stage if not job.done] for stage in stages]
@@ -78,8 +75,8 @@ def estimate(
     for job in (job for stage in waiting for job in stage):
         kinds.setdefault(_kind(job), job)
     tasks = [(kind, job, clock) for kind, job in kinds.items()]
-    tasks *= -(-processes // len(tasks)) if tasks else 0
-    found = [_time(task, devices[0]) for task in tasks] if processes == 1 else list(spread(_time, tasks, processes, devices))
+    tasks *= -(-crew.processes // len(tasks)) if tasks else 0
+    found = list(crew.spread(_time, tasks))
     speeds = {kind: Speed(*(sum(values) / len(values) for values in zip(*_of(found, kind), strict=True))) for kind in kinds}
     lengths: dict[str, int] = {}
     each: dict[str, float] = {}
@@ -87,7 +84,7 @@ def estimate(
     for stage in waiting:
         seconds = [_seconds(job, speeds[_kind(job)], lengths) for job in stage]
         each |= {job.name: taken for job, taken in zip(stage, seconds, strict=True)}
-        total += max(max(seconds, default=0), sum(seconds) / processes)
+        total += max(max(seconds, default=0), sum(seconds) / crew.processes)
     return Estimate(total, each, any(counted for _, _, counted in found))
 
 

@@ -92,6 +92,7 @@ class Scale(Section):
     test: dict[str, Any] = Field({}, description="arguments of the data set that is tested on")
     validation: dict[str, Any] = Field({}, description="dotted key: value, for the runs of a sweep")
     sweep_seeds: int = Field(1, ge=1)
+    values: dict[str, tuple[float, ...]] = Field({}, description="sweep: values that are tried in place of its own")
     data: dict[str, Place] = Field({}, description="the paper's own data sets; none: the embedded benchmark stands for them")
     special: dict[str, dict[str, dict[str, Any]]] = Field({}, description="family: data set: dotted key: value")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence as List
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from multiprocessing.synchronize import Event
+from types import TracebackType
 from typing import Any, TypeVar
 
 from mstrack.machine import usable_cores
@@ -22,90 +23,119 @@ GRACE = 5.0
 _stop: list[Event] = []
 
 
-def run_jobs(jobs: List[Job], processes: int = 1, devices: List[str] = ("auto",), progress: Progress | None = None) -> None:
-    """Run what is not done, `processes` at a time; a single one in this process.
+class Crew:
+    """Processes that work side by side, for as long as the `with` block lasts; one alone is this process itself.
+
+    Where the block is left by Ctrl-C, the processes are told to stop, and made to if they do not. Each has its share of the
+    cores.
 
     Args:
-        jobs: In order.
-        processes: How many at once; each gets its share of the cores.
-        devices: One for each process, in turn (`cuda:0`, `cuda:1`).
-        progress: Called with jobs done, all, and a text.
-
-    Raises:
-        KeyboardInterrupt: The user asked to stop; the next call goes on.
-        Exception: What the first job that failed raised; others that were running are let finish.
+        processes: How many.
+        devices: One for each, in turn (`cuda:0`, `cuda:1`); a process that is free takes a device that is free.
     """
-    waiting = [job for job in jobs if not job.done]
-    report = progress or (lambda done, total, text: None)
-    before = len(jobs) - len(waiting)
-    report(before, len(jobs), "")
-    if processes == 1:
-        for done, job in enumerate(waiting, start=before):
-            report(done, len(jobs), job.name)
-            run_job(job, device=devices[0])
-            report(done + 1, len(jobs), job.name)
-        return
-    for done, job in enumerate(spread(_run, waiting, processes, devices), start=before + 1):
-        report(done, len(jobs), job.name)
 
+    def __init__(self, processes: int = 1, devices: List[str] = ("auto",)) -> None:
+        self.processes, self.devices = processes, tuple(devices)
+        self._pool: ProcessPoolExecutor | None = None
+        self._told: Event | None = None
 
-def spread(work: Callable[[Task, str], Any], tasks: List[Task], processes: int, devices: List[str]) -> Iterator[Any]:
-    """Call `work(task, device)` in processes, and yield what it returns as it comes.
+    def __enter__(self) -> "Crew":
+        return self
 
-    Args:
-        work: A function of a module.
-        tasks: Its arguments.
-        processes: How many at once.
-        devices: A process that is free takes a device that is free.
-    """
-    if not tasks:
-        return
-    free = [devices[i % len(devices)] for i in range(processes)]
-    left = list(tasks)
-    running: dict[Future[Any], str] = {}
-    with _open_pool(min(processes, len(tasks))) as pool:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._pool is None or self._told is None:
+            return
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._told.set()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.join(GRACE / self.processes)
+            for process in multiprocessing.active_children():
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        where = "this machine's CPU" if set(self.devices) <= {"cpu", "auto"} else ", ".join(self.devices)
+        return f"{self.processes} at a time on {where}"
+
+    def spread(self, work: Callable[[Task, str], Any], tasks: List[Task]) -> Iterator[Any]:
+        """Call `work(task, device)` for every task, and yield what it returns as it comes.
+
+        Args:
+            work: A function of a module.
+            tasks: What it is called with.
+
+        Raises:
+            Exception: What the first call that failed raised; others that are running are let finish.
+        """
+        if self.processes == 1:
+            yield from (work(task, self.devices[0]) for task in tasks)
+            return
+        free = [self.devices[i % len(self.devices)] for i in range(self.processes)]
+        left, running = list(tasks), dict[Future[Any], str]()
         while left or running:
             while left and free:
                 device = free.pop(0)
-                running[pool.submit(work, left.pop(0), device)] = device
+                with _without_ctrl_c():  # a process that starts here inherits that
+                    running[self._open().submit(work, left.pop(0), device)] = device
             over, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in over:
                 free.append(running.pop(future))
                 yield future.result()
 
+    def _open(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._told = context.Event()
+            start = (max(1, usable_cores() // self.processes), self._told)
+            self._pool = ProcessPoolExecutor(self.processes, context, _start, start)
+        return self._pool
+
+
+def run_jobs(jobs: List[Job], crew: Crew, progress: Progress | None = None) -> None:
+    """Run what is not done.
+
+    Args:
+        jobs: In order.
+        crew: Who does them.
+        progress: Called with jobs done, all, and the name of the last one.
+
+    Raises:
+        KeyboardInterrupt: The user asked to stop; the next call goes on.
+        Exception: As `Crew.spread`.
+    """
+    waiting = [job for job in jobs if not job.done]
+    report = progress or (lambda done, total, text: None)
+    before = len(jobs) - len(waiting)
+    report(before, len(jobs), "")
+    for done, name in enumerate(crew.spread(_run, waiting), start=before + 1):
+        report(done, len(jobs), name)
+
 
 @contextmanager
-def _open_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that leave Ctrl-C to this one, and are told or made to stop when it comes."""
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(processes, context, _start, (max(1, usable_cores() // processes), stop))
+def _without_ctrl_c() -> Iterator[None]:
+    """Keep Ctrl-C waiting, where the system can."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     try:
-        yield pool
-    except (KeyboardInterrupt, GeneratorExit):
-        stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        own = set(multiprocessing.active_children()) - before
-        for process in own:
-            process.join(GRACE / max(1, len(own)))
-        for process in own:
-            process.terminate()
-        raise
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(threads: int, stop: Event) -> None:
+def _start(threads: int, told: Event) -> None:
+    """A process of a crew leaves Ctrl-C to the one that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _stop[:] = [stop]
+    _stop[:] = [told]
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
     torch.set_num_threads(threads)
 
 
-def _run(job: Job, device: str) -> Job:
+def _run(job: Job, device: str) -> str:
     with suppress(StoppedError):  # the process that asked for it does not listen any more
         run_job(job, device=device, interrupted=lambda: bool(_stop) and _stop[0].is_set())
-    return job
+    return job.name
