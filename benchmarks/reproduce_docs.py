@@ -29,8 +29,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 def measure(plan: Plan) -> list[dict[str, str]]:
     """Seconds of one run of each row on the embedded benchmark, and the operations of one on the paper's data."""
     torch.set_num_threads(1)
-    scales = {key: study.scale for study in plan.studies.values() for key in study.rows if plan.rows[key].needs is None}
-    jobs = {key: row_job(provisional(Site(plan, scale, Path("nowhere"))), key, "thermal", 0) for key, scale in scales.items()}
+    studies = list(plan.studies.values())[::-1]  # the first study that has a row decides
+    scales = {key: study.scale for study in studies for key in study.rows if plan.rows[key].needs is None}
+    jobs = {
+        key: row_job(provisional(Site(plan, scales[key], Path("nowhere"))), key, "thermal", 0)
+        for key in plan.rows
+        if key in scales
+    }
     make_data(list(jobs.values()), lambda text: lambda done, total, said: None)
     taken = estimate([list(jobs.values())], Crew(devices=["cpu"]), clock=time.process_time).each
     real = {key: row_job(Site(plan, PAPER, Path("nowhere")), key, "fe108", 0) for key in jobs}

@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run: network, optimizer, training pairs, losses."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as List
@@ -23,7 +24,7 @@ from mstrack.data.stills import Stills
 from mstrack.errors import UserError, warn
 from mstrack.losses import tracking_losses
 from mstrack.models import create_model
-from mstrack.models.blocks import Prediction, normalise
+from mstrack.models.blocks import Block, Prediction, normalise, transform_tokens
 from mstrack.models.network import Network
 from mstrack.registry import resolve
 from mstrack.tuning import TunedAdamW
@@ -146,6 +147,22 @@ def set_mode(network: nn.Module) -> None:
             module.eval()
 
 
+def prepare_blocks(network: Network, config: Config, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Let the transformer blocks be computed again in the backward pass, and compiled, where the configuration says so.
+
+    One compiled form serves all blocks: they differ in their weights and in the shapes of a few layers, not in their code.
+
+    Args:
+        network: The network.
+        config: `run.checkpointing` and `run.compile` count.
+        backend: Of `torch.compile`.
+    """
+    compute = torch.compile(transform_tokens, backend=backend) if config.run.compile else transform_tokens
+    for module in network.modules():
+        if isinstance(module, Block):
+            module.compute, module.checkpointed = compute, config.run.checkpointing
+
+
 def batch_losses(model: nn.Module, batch: Batch, config: Config, device: torch.device) -> dict[str, torch.Tensor]:
     """Forward pass and loss terms of a batch: the network's own in training mode, those of its prediction in eval mode."""
     send = partial(torch.Tensor.to, device=device, non_blocking=True)
@@ -154,14 +171,15 @@ def batch_losses(model: nn.Module, batch: Batch, config: Config, device: torch.d
     template = normalise(vary(send(batch.template), photometry[:, 0])) * keep[:, 0]
     search = normalise(vary(send(batch.search), photometry[:, 1])) * keep[:, 1]
     boxes = send(batch.boxes)
+    half = config.train.precision == "bf16"
     weights = (config.train.losses.focal, config.train.losses.giou, config.train.losses.l1)
 
     def losses(prediction: Prediction) -> dict[str, torch.Tensor]:
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False) if half else contextlib.nullcontext():
             return tracking_losses(prediction, boxes, weights=weights, box_at=config.train.box_at)
 
     network = cast("Network", model.module if isinstance(model, DistributedDataParallel) else model)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+    with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
         if network.training:
             return network.training_loss(model, template, search, losses)
         return losses(model(template, search))

@@ -136,6 +136,13 @@ class RunConfig(Section):
     keep: int = Field(0, ge=0, description="epochs between checkpoints that stay, in kept/NUMBER.safetensors; 0: none stays")
     log_every: int = Field(20, ge=1, description="optimizer steps between log lines, where the device is waited for")
     tensorboard: bool = True
+    checkpointing: bool = Field(
+        False, description="keep only the input of each block, and compute it again in the backward pass: slower, less memory"
+    )
+    compile: bool = Field(
+        False, description="compile the blocks for the device: minutes at the start, then faster on a GPU; rounds differently"
+    )
+    timeout: float = Field(10.0, gt=0, description="minutes that a process waits for the others before it gives up")
 
 
 class Config(Section):

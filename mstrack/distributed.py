@@ -1,5 +1,6 @@
 """`torch.distributed` as torchrun starts it; one process without it."""
 
+import datetime
 import os
 from typing import NamedTuple
 
@@ -27,11 +28,13 @@ def torchrun_rank() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-def start(device: str = "auto") -> Place:
+def start(device: str = "auto", timeout: float = 10.0) -> Place:
     """Join the other processes if torchrun started this one.
 
     Args:
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: this process's GPU where there is one.
+        timeout: Minutes that the others are waited for, here and in whatever all do together. Then an error ends this process,
+            and torchrun ends the others or starts all anew.
 
     Raises:
         UserError: No such device.
@@ -40,7 +43,8 @@ def start(device: str = "auto") -> Place:
     rank, world = torchrun_rank()
     chosen = choose_device(device)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout))
     if world > 1 and (dist.get_world_size() != world or dist.get_rank() != rank):
         raise RuntimeError(f"torchrun said rank {rank} of {world}, the group says {dist.get_rank()} of {dist.get_world_size()}")
     return Place(rank, world, chosen)
@@ -86,6 +90,16 @@ def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
         return values
     dist.all_reduce(values)
     return values / dist.get_world_size()
+
+
+def values_of_ranks(value: int, device: torch.device) -> list[int]:
+    """A number of every rank, in the order of the ranks; waits for all."""
+    if not dist.is_initialized():
+        return [value]
+    own = torch.tensor(value, device=device)
+    everyone = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, own)
+    return [int(other) for other in everyone]
 
 
 def wait() -> None:

@@ -1,11 +1,8 @@
 """`train()`: from a configuration to a checkpoint. The loop, one function per phase, read top to bottom."""
 
-import datetime
-import json
 import math
-import shlex
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +10,26 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mstrack import __version__, checkpoint, distributed
+from mstrack import distributed
 from mstrack.assembly import (
     batch_losses,
     build_model,
     build_optimizer,
     describe_lists,
     pair_dataset,
+    prepare_blocks,
     read_sources,
     set_mode,
     split,
     warn_of_overlap,
 )
-from mstrack.config import Config, dump_config, load_config
+from mstrack.config import Config, load_config
 from mstrack.data.sampling import Batch, batches_of, load_batches
 from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import Journal, Watch
 from mstrack.models.network import Network
-from mstrack.results import write_text
+from mstrack.runfiles import resume, save_model, save_state
 from mstrack.sensitivity import measure_trained
 from mstrack.tuning import TunedAdamW
 from mstrack.validation import validate
@@ -62,9 +60,14 @@ def train(
         TrainingError: The loss is not finite; names the sequences of the batches at fault.
     """
     config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
-    place = distributed.start(config.run.device)
+    place = distributed.start(config.run.device, config.run.timeout)
     try:
         return _run(config, place, progress or (lambda done, total, text: None), interrupted)
+    except RuntimeError as error:
+        if config.run.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the blocks cannot be compiled here ({reason}). run.compile=false runs them as they are.") from error
+        raise
     finally:
         distributed.stop()
 
@@ -82,19 +85,19 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
     _check_choices(optimizer, config)
     pairs = pair_dataset(config, network, footage, settings.seed, training=True)
     share = _share(config, place)
-    partly = bool(network.idle)
-    model: nn.Module = DistributedDataParallel(network, find_unused_parameters=partly) if place.world > 1 else network
+    model = _join_ranks(network, place)
 
     # ---- where the run stands
     steps_per_epoch = settings.samples // settings.batch
     if steps_per_epoch < 1:
         raise UserError(f"train.samples = {settings.samples} is less than one batch (train.batch = {settings.batch}).")
     total = steps_per_epoch * settings.epochs
-    step, best = _resume(config, network, optimizer, place)
+    step, best = resume(config, network, optimizer, place)
     if optimizer.unmeasured:
         progress(step, total, "measuring sensitivities")
         batches = optimizer.tuning.batches
         optimizer.receive(measure_trained(network, config, footage, optimizer.trained, batches, share, place))
+    prepare_blocks(network, config)
     journal = Journal(out, step, config.run.tensorboard, place.first)
     watch = Watch(place.device)
     saved = step
@@ -110,18 +113,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         while step < (epoch + 1) * steps_per_epoch and not stopping:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate(step, steps_per_epoch, config)
-            for part in range(settings.accumulate):
-                batch = next(loader)
-                torch.manual_seed(hash((settings.seed, step, part, place.rank)) & 0x7FFFFFFF)
-                last = part == settings.accumulate - 1
-                terms = _backward(model, batch, config, place, sync=last)
-                watch.add(terms, batch.names)
-            optimizer.change_gradients()
-            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-            bad = distributed.any_rank(~torch.isfinite(norm) | ~watch.finite())
-            optimizer.step(skip=bad)
-            optimizer.zero_grad()
-            watch.mark(bad)
+            take_step(model, optimizer, loader, watch, config, place, step)
             step += 1
 
             asked = interrupted()
@@ -134,26 +126,27 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
                 progress(step, total, "")
             within = step % steps_per_epoch != 0  # at its end the state is saved after validation, so that neither is lost
             if within and (stopping or step - saved >= config.run.save_every):
-                _save_state(config, network, optimizer, step, best, place)
+                save_state(config, network, optimizer, step, best, place)
                 saved = step
 
         # ---- the end of an epoch
         if step % steps_per_epoch == 0:
             epoch = step // steps_per_epoch
             if epoch % settings.validate_every == 0 or step == total:
-                choice, scores = _validate(optimizer, lambda: validate(network, config, held_out, place), step == total)
+                with _uncompiled(config):
+                    choice, scores = _validate(optimizer, lambda: validate(network, config, held_out, place), step == total)
                 journal.write(step, {f"val/{k}": v for k, v in scores.items()})
                 progress(step, total, ", ".join(f"val {k} {v:.2f}" for k, v in scores.items()))
                 with optimizer.evaluation_weights(choice):
                     if "SR" in scores and scores["SR"] > best:
                         best = scores["SR"]
-                        _save_model(out / "best.safetensors", network, config, lists, step, scores, choice, place)
+                        save_model(out / "best.safetensors", network, config, lists, step, scores, choice, place)
                     if step == total:
-                        _save_model(out / "model.safetensors", network, config, lists, step, scores, choice, place)
+                        save_model(out / "model.safetensors", network, config, lists, step, scores, choice, place)
             if config.run.keep and epoch % config.run.keep == 0:
                 with optimizer.evaluation_weights():
-                    _save_model(out / "kept" / f"{epoch:04d}.safetensors", network, config, lists, step, {}, None, place)
-            _save_state(config, network, optimizer, step, best, place)
+                    save_model(out / "kept" / f"{epoch:04d}.safetensors", network, config, lists, step, {}, None, place)
+            save_state(config, network, optimizer, step, best, place)
             saved = step
     journal.close()
     return out / "model.safetensors"
@@ -194,6 +187,53 @@ def _check_choices(optimizer: TunedAdamW, config: Config) -> None:
 
 
 # ---------------------------------------------------------------- a step
+def take_step(
+    model: nn.Module,
+    optimizer: TunedAdamW,
+    parts: Iterator[Batch],
+    watch: Watch,
+    config: Config,
+    place: Place,
+    step: int,
+) -> None:
+    """One step of the optimizer on the next parts of a batch. Nothing in here waits for the device.
+
+    Args:
+        model: The network, or its wrapper for several processes.
+        optimizer: Of its parameters.
+        parts: `train.accumulate` of them are taken.
+        watch: Is told the loss terms, and whether the step was skipped because something was not finite.
+        config: The configuration.
+        place: This process.
+        step: Which one, from 0; with the seed it decides what is drawn on the device.
+    """
+    settings = config.train
+    for part in range(settings.accumulate):
+        batch = next(parts)
+        torch.manual_seed(hash((settings.seed, step, part, place.rank)) & 0x7FFFFFFF)
+        terms = _backward(model, batch, config, place, sync=part == settings.accumulate - 1)
+        watch.add(terms, batch.names)
+    optimizer.change_gradients()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+    bad = distributed.any_rank(~torch.isfinite(norm) | ~watch.finite())
+    optimizer.step(skip=bad)
+    optimizer.zero_grad()
+    watch.mark(bad)
+
+
+def _join_ranks(network: Network, place: Place) -> nn.Module:
+    """The network so wrapped that all processes get the mean of their gradients; with one process itself."""
+    if place.world == 1:
+        return network
+    partly = bool(network.idle)
+    return DistributedDataParallel(network, find_unused_parameters=partly, gradient_as_bucket_view=True)
+
+
+def _uncompiled(config: Config) -> AbstractContextManager[Any]:
+    """Inside, compiled blocks run as they are written: validation has other shapes, and few of each."""
+    return torch.compiler.set_stance("force_eager") if config.run.compile else nullcontext()
+
+
 def _backward(model: nn.Module, batch: Batch, config: Config, place: Place, sync: bool) -> dict[str, torch.Tensor]:
     """Gradients of one part of the batch; the loss terms, detached."""
     if place.world > 1:
@@ -213,69 +253,3 @@ def _validate(
         with optimizer.evaluation_weights(choice):
             tried.append((choice, score()))
     return max(tried, key=lambda row: (row[1].get("SR", 0.0), -row[1].get("loss", 0.0)))
-
-
-# ---------------------------------------------------------------- what is kept
-def _resume(config: Config, network: Network, optimizer: TunedAdamW, place: Place) -> tuple[int, float]:
-    """Load the last saved state of this run, if there is one: the step it stands at and the best validation score."""
-    path = config.run.out / "state.safetensors"
-    text = dump_config(config)
-    if not path.is_file():
-        if place.first:
-            write_text(config.run.out / "config.yaml", text)
-        distributed.wait()
-        return 0, -math.inf
-    state = checkpoint.load_state(path)
-    was = load_config(json.loads(state["config"]))
-    changed = [name for name in type(config).model_fields if name != "run" and getattr(was, name) != getattr(config, name)]
-    if changed:
-        raise UserError(
-            f"{config.run.out} holds a run with other settings in: {', '.join(changed)}. Name another folder (run.out=DIR),"
-            " or remove that one."
-        )
-    network.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), float(state["best"])
-
-
-def _save_state(config: Config, network: Network, optimizer: TunedAdamW, step: int, best: float, place: Place) -> None:
-    """Everything a run needs to go on, in one atomic file."""
-    if place.first:
-        state = {
-            "step": step,
-            "best": best,
-            "config": config.model_dump_json(),
-            "model": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        checkpoint.save_state(config.run.out / "state.safetensors", state)
-    distributed.wait()
-
-
-def _save_model(
-    path: Path,
-    network: Network,
-    config: Config,
-    lists: list[dict[str, Any]],
-    step: int,
-    scores: Mapping[str, float],
-    choice: float | None,
-    place: Place,
-) -> None:
-    """A checkpoint that says what made it."""
-    if not place.first:
-        return
-    provenance = {
-        "command": shlex.join(["mst", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("mst", "__main__.py") else "mstrack.train",
-        "config": json.loads(config.model_dump_json()),
-        "seed": config.train.seed,
-        "data": [f"{s.name}/{s.split}" for s in config.data.train],
-        "lists": lists,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "step": step,
-        "validation": dict(scores),
-        **({} if choice is None else {"choice": choice}),
-        "mstrack": __version__,
-        "torch": torch.__version__,
-    }
-    checkpoint.save(path, network, provenance)

@@ -43,9 +43,11 @@ def test_every_backend_is_the_network(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         in_halves = network(*inputs)
     expected = network(*inputs)
-    assert largest_difference(open_backend(network)(*inputs), expected) == 0
+    assert largest_difference(open_backend(network, "eager")(*inputs), expected) == 0
     assert largest_difference(open_backend(network, "onednn")(*inputs), expected) < 2e-5
-    assert largest_difference(open_backend(network, precision="bf16")(*inputs), in_halves) == 0, "autocast, without its casts"
+    assert largest_difference(open_backend(network, "eager", precision="bf16")(*inputs), in_halves) == 0, (
+        "autocast, without its casts"
+    )
     assert largest_difference(in_halves, expected) > 1e-4, "half precision must differ for this to say anything"
     assert next(network.parameters()).dtype == torch.float32
 
@@ -55,7 +57,7 @@ def test_half_precision_in_onednn_layout_is_as_close_as_autocast() -> None:
     network = lively("mst-tiny").eval()
     inputs = crops(network, 4)
     expected = network(*inputs)
-    allowed = 1.5 * largest_difference(open_backend(network, precision="bf16")(*inputs), expected)
+    allowed = 1.5 * largest_difference(open_backend(network, "eager", precision="bf16")(*inputs), expected)
     assert largest_difference(open_backend(network, "onednn", precision="bf16")(*inputs), expected) < allowed
 
 
@@ -73,7 +75,7 @@ def test_eager_runs_the_module_itself_and_the_others_a_copy() -> None:
     kinds = (("onednn", "fp32"), ("onednn", "bf16"), ("eager", "bf16"))
     copies = [open_backend(network, name, precision=precision) for name, precision in kinds]
     before = [copied(*inputs) for copied in copies]
-    runner = open_backend(network)
+    runner = open_backend(network, "eager")
     for parameter in network.parameters():
         parameter.zero_()
     assert largest_difference(runner(*inputs), network(*inputs)) == 0
@@ -112,7 +114,7 @@ def test_a_network_is_one_graph_without_waiting(name: str) -> None:
 def test_what_a_backend_says_of_itself() -> None:
     network = create_model("mst-tiny")
     network.provenance = {"note": "random"}
-    runner = open_backend(network, precision="bf16")
+    runner = open_backend(network, "eager", precision="bf16")
     assert (runner.name, runner.precision, runner.device) == ("eager", "bf16", CPU)
     assert runner.geometry == Geometry(32, 64, 2.0, 4.0, 2)
     assert runner.provenance == {"note": "random"}

@@ -1,6 +1,7 @@
 """`mst reproduce`: the plan against the paper and the catalogue, choices, runs that go on, and one study from end to end."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ from mstrack.registry import resolve
 from mstrack.reproduce import conduct
 from mstrack.reproduce.agenda import Agenda, plan_study, sweep_runs
 from mstrack.reproduce.conduct import open_study
+from mstrack.reproduce.costs import measure_costs
 from mstrack.reproduce.document import RESULTS, TIMES, read_records, render_document
 from mstrack.reproduce.estimate import estimate, say_duration
 from mstrack.reproduce.jobs import Site, StoppedError, check_settings, foundation_job, network_of, provisional, row_job, run_job
@@ -189,7 +191,8 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- choices
 def test_sweeps_have_one_budget() -> None:
-    assert len({len(sweep.values) for sweep in PLAN.sweeps.values()}) == 1
+    for key in {sweep.key for sweep in PLAN.sweeps.values()}:
+        assert len({len(sweep.values) for sweep in PLAN.sweeps.values() if sweep.key == key}) == 1
     for name, sweep in PLAN.sweeps.items():
         assert name in PLAN.rows[sweep.row].chosen.values()
 
@@ -287,6 +290,20 @@ def test_an_rgb_tracker_is_made_where_none_is_shipped(site: Site) -> None:
     assert row_job(with_base, "mst-droptrack", "thermal", 0).config.model.weights == str(job.folder / "model.safetensors")
     assert network_of(with_base, "mst-droptrack")[1]["droptrack"] is True
     assert foundation_job(with_base, "ostrack") is None
+
+
+def test_costs_are_measured_once_for_each_network(site: Site, tmp_path: Path) -> None:
+    paper = PLAN.scales["paper"].model_copy(update={"size": "tiny", "arguments": {"*": SMALL, "mst": {"cross_layers": [1]}}})
+    small = Site(site.plan.model_copy(update={"scales": {**site.plan.scales, "paper": paper}}), "tiny", site.out)
+    found = measure_costs(small, ["mst", "vipt", "vipt-mst"], tmp_path, "cpu")
+    network = create_model("mst-tiny", **SMALL, cross_layers=[1])
+    assert found["mst"].parameters == sum(p.numel() for n, p in network.named_parameters() if not n.startswith("position_"))
+    assert found["mst"].operations == found["mst"].eliminated > 0
+    assert found["vipt"].operations > found["vipt"].eliminated > 0
+    assert found["vipt"] == found["vipt-mst"]
+    assert found["mst"].network_fps > found["mst"].fps > 0
+    assert measure_costs(small, ["mst"], tmp_path, "cpu")["mst"] == found["mst"]  # read: no second measurement is as fast
+    assert len(json.loads((tmp_path / "costs.json").read_text())) == 2
 
 
 def test_estimates(site: Site) -> None:

@@ -12,15 +12,27 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mstrack import checkpoint
-from mstrack.assembly import batch_losses, build_model, build_optimizer, pair_dataset, read_sources
+from mstrack.assembly import (
+    batch_losses,
+    build_model,
+    build_optimizer,
+    pair_dataset,
+    prepare_blocks,
+    read_sources,
+    set_mode,
+)
 from mstrack.config import Config, load_config
 from mstrack.data.sampling import load_batches
 from mstrack.distributed import Place
 from mstrack.errors import UserError
-from mstrack.journal import TrainingError, read_curves
-from mstrack.training import rate, train
+from mstrack.journal import TrainingError, Watch, read_curves
+from mstrack.models.blocks import normalise
+from mstrack.training import rate, take_step, train
 from mstrack.validation import validate
 
 TESTS = Path(__file__).parent
@@ -336,3 +348,100 @@ def test_the_optimizer_trains_what_the_patterns_say(tmp_path: Path) -> None:
     assert rates[id(named["cross.0.attn.qkv.weight"])] == pytest.approx(5e-4)
     assert rates[id(named["embed_aux.weight"])] == pytest.approx(1e-3)
     assert not any(p.requires_grad for name, p in named.items() if name.startswith("head."))
+
+
+class _Waiting(TorchFunctionMode):
+    """Refuses to make tensors of numbers: on a GPU each is sent there while the host waits."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        made = (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, torch.Tensor.new_tensor)
+        if function in made:
+            raise AssertionError(f"{function.__name__} in a training step")
+        return function(*args, **(kwargs or {}))
+
+
+class _Copies(TorchDispatchMode):
+    """Counts copies from the host to the device, and refuses those that the host waits for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        found = function(*args, **kwargs)
+        if function in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default) and found.device.type == "meta":
+            source = args[0] if function is torch.ops.aten._to_copy.default else args[1]
+            if source.device.type == "cpu":
+                self.count += 1
+                assert kwargs.get("non_blocking") or len(args) > 2, f"the host waits for a copy of {tuple(source.shape)}"
+        return found
+
+
+@pytest.mark.parametrize("tuning", ["full", "momentum", "mst", "mst by moment", "ema"])
+def test_a_step_waits_for_nothing(tmp_path: Path, tuning: str) -> None:
+    """On the meta device there are no numbers: whatever reads one fails, and so does what would wait to send one."""
+    settings = [f"tuning.name={tuning.split()[0]}", *METHODS[tuning], "train.accumulate=2"]
+    config = load_config(recipe(tmp_path), settings)
+    network, device = build_model(config).to("meta"), torch.device("meta")
+    optimizer = build_optimizer(network, config)
+    set_mode(network)
+    normalise(torch.empty(1, 3, 1, 1, device="meta"))
+    pairs = pair_dataset(config, network, read_sources(config.data.train, config), 0, training=True)
+    batches = list(load_batches(pairs, 0, [[0, 1], [2, 3], [4, 5], [6, 7]], workers=0))
+    watch, place = Watch(device), Place(0, 1, device)
+    for step in range(2):
+        with _Waiting(), _Copies() as copies:
+            take_step(network, optimizer, iter(batches[2 * step : 2 * step + 2]), watch, config, place, step)
+        assert copies.count >= 2 * 5
+    with pytest.raises(RuntimeError, match="meta"):
+        watch.read()
+
+
+def test_computing_blocks_again_changes_nothing_but_memory(tmp_path: Path) -> None:
+    plain = train(recipe(tmp_path), [f"run.out={tmp_path / 'plain'}"])
+    again = train(recipe(tmp_path), [f"run.out={tmp_path / 'again'}", "run.checkpointing=true"])
+    assert_same(weights(plain.parent), weights(again.parent))
+    kept = []
+    for setting in ("false", "true"):
+        config = load_config(recipe(tmp_path), [f"run.checkpointing={setting}"])
+        network = build_model(config)
+        prepare_blocks(network, config)
+        storages: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, storages: dict[int, int] = storages) -> torch.Tensor:
+            storages[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        inputs = [torch.zeros(shape.shape) for shape in network.inputs(4)]
+        parameters = sum(p.nbytes for p in network.parameters())
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found = network(*inputs)
+        kept.append(sum(storages.values()) - parameters)
+        assert found.score.requires_grad
+    assert kept[1] < 0.6 * kept[0]
+
+
+def test_compiled_blocks_compute_the_same_in_few_graphs(tmp_path: Path) -> None:
+    config = load_config(recipe(tmp_path), ["model.arguments.depth=6", "model.arguments.cross_layers=[1, 3]"])
+    compiled = load_config(recipe(tmp_path), ["run.compile=true"])
+    plain, network = build_model(config), build_model(config)
+    network.load_state_dict(plain.state_dict())
+    counter = CompileCounterWithBackend("aot_eager")
+    prepare_blocks(network, compiled, counter)
+    torch.manual_seed(1)
+    inputs = [torch.randn(shape.shape) for shape in network.inputs(2)]
+    results = []
+    for one in (plain, network):
+        torch.manual_seed(2)
+        prediction = one(*inputs)
+        sum(part.square().sum() for part in prediction).backward()
+        results.append(prediction)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+    for a, b in zip(plain.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+    assert 1 <= counter.frame_count <= 4
+    graphs = counter.frame_count
+    with torch.compiler.set_stance("force_eager"), torch.no_grad():
+        network.eval()(*(torch.cat([part] * 3) for part in inputs))
+    assert counter.frame_count == graphs

@@ -72,7 +72,7 @@ class Backend:
 
 def open_backend(
     network: nn.Module | str | Path,
-    name: str = "eager",
+    name: str = "auto",
     device: torch.device | str | None = None,
     precision: str = "fp32",
 ) -> Backend:

@@ -12,7 +12,7 @@ from mstrack.machine import usable_cores
 from mstrack.registry import unknown
 from mstrack.reproduce.agenda import Agenda, SweepRun, plan_study, record_sweeps, refuse_stale, sweep_runs
 from mstrack.reproduce.costs import Cost, measure_costs
-from mstrack.reproduce.drawings import Drawing, draw_sweeps
+from mstrack.reproduce.drawings import Drawing, Swept, draw_sweeps
 from mstrack.reproduce.estimate import estimate, say_duration
 from mstrack.reproduce.files import cost_rows, write_csv, write_markdown
 from mstrack.reproduce.jobs import Job, Site
@@ -107,13 +107,14 @@ def check_requirements(name: str, agenda: Agenda, crew: Crew) -> list[str]:
     """
     missing = find_missing(agenda)
     if missing:
-        taken = say_duration(estimate(agenda.stages(), crew).seconds)
+        taken = estimate(agenda.stages(), crew)
         jobs = [job for stage in agenda.stages() for job in stage]
         listed = "\n".join(f"- {paragraph}" for paragraph in missing)
         where = say_where(agenda.site.data_root, agenda.site.weights)
+        meant = " (by their operations; these are networks for GPUs)" if taken.counted else ""
         raise UserError(
             f"{name} on real data needs {len(missing)} thing(s) that are not there ({where}):\n{listed}\n"
-            f"With them it is {len(jobs)} runs, about {taken}, {crew.text}."
+            f"With them it is {len(jobs)} runs, about {say_duration(taken.seconds)}, {crew.text}{meant}."
         )
     return find_incomplete(agenda)
 
@@ -128,7 +129,10 @@ def announce(name: str, agenda: Agenda, crew: Crew) -> list[str]:
     first += [f"{len(stages[1])} runs of sweeps on the validation split"] if stages[1] else []
     if first:
         lines.append(f"Among them {' and '.join(first)}, which come first.")
-    return [*lines, *_say_time(stages, crew), _say_place(agenda.site)]
+    lines += _say_time(stages, crew)
+    if study.costs:
+        lines.append("The full-size networks are timed at the end: seconds for each on a GPU, minutes on a CPU.")
+    return [*lines, _say_place(agenda.site)]
 
 
 def announce_sweeps(site: Site, runs: List[SweepRun], crew: Crew) -> list[str]:
@@ -257,8 +261,8 @@ def report_sweeps(
     files = [site.out / FILE, out / "sweep.html"]
     drawings: list[Drawing] = []
     for modality in dict.fromkeys(modality for _, modality in choices):
-        drawn = draw_sweeps({sweep: c for (sweep, m), c in choices.items() if m == modality}, f"Validation, {modality}")
-        drawings += [drawn] if drawn is not None else []
+        own = {Swept(sweep, site.plan.sweeps[sweep].key): c for (sweep, m), c in choices.items() if m == modality}
+        drawings += draw_sweeps(own, f"Validation, {modality}")
     write_sweep_page(files[1], site.scale_name, drawings, rows, command)
     if into is not None:
         merge_sweeps(into, read_sweeps(files[0]))

@@ -64,7 +64,7 @@ def render_document(plan: Plan, results: Iterable[Record], times: Iterable[Recor
     """
     found = {(r["study"], r["row"], r["dataset"], r["on"].startswith("synthetic")): r for r in results}
     taken = {line["row"]: line for line in times}
-    counts = sorted({len(sweep.values) for sweep in plan.sweeps.values()})
+    counts = sorted({len(sweep.values) for sweep in plan.sweeps.values() if sweep.key == "train.lr"})
     lists = ", ".join(f"{spelled(name)} `{place.train}` and `{place.test}`" for name, place in plan.scales[PAPER].data.items())
     head = HEAD.format(sweeps=f"{' or '.join(map(str, counts))} values", lists=lists, speed=SPEED / 1e12)
     parts = [head]

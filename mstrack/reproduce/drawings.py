@@ -1,5 +1,6 @@
 """Charts of a study: test scores over training, over momentum coefficients, and the sweeps that rates were chosen by."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +16,20 @@ from mstrack.reproduce.table import Line, Table
 
 SHOWN = ("SR", "PR")
 
+Points = list[tuple[float, float]]
+
 
 class Named(NamedTuple):
     """Whose curve it is."""
 
     label: str
+
+
+class Swept(NamedTuple):
+    """What was swept: the row, and the key of its configuration."""
+
+    label: str
+    key: str
 
 
 class Curve(NamedTuple):
@@ -63,35 +73,41 @@ def draw_momentum(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]
             kinds[found[0]].append((found[1], line))
     drawings = []
     for measure in SHOWN:
-        points: dict[Named, list[tuple[float, float]]] = {}
+        measured: dict[Named, Points] = {}
+        printed: dict[Named, Points] = {}
         for kind, lines in kinds.items():
             cells = [(x, line.measured[ground.name].cells[measure].mean) for x, line in lines if ground.name in line.measured]
-            printed = [(x, row.percent[measure]) for x, line in lines for row in line.published.values()]
-            points |= {Named(f"{kind}, measured"): cells, Named(f"{kind}, paper"): printed}
-        points = {name: sorted(values) for name, values in points.items() if values}
-        curves = [Curve(*np.array(values, np.float64).T) for values in points.values()]
-        heading = f"{measure} on {ground.name} by momentum coefficient"
-        drawings.append(_draw(heading, list(points), curves, "Momentum coefficient", f"{measure} (%)"))
+            paper = [(x, row.percent[measure]) for x, line in lines for row in line.published.values()]
+            measured |= {Named(kind): sorted(cells)} if cells else {}
+            printed |= {Named(kind): sorted(paper)} if paper else {}
+        for heading, points in ((f"{measure} measured on {ground.name}", measured), (f"{measure} in the paper", printed)):
+            curves = [Curve(*np.array(values, np.float64).T) for values in points.values()]
+            drawings.append(_draw(heading, list(points), curves, "Momentum coefficient", f"{measure} (%)"))
     return drawings
 
 
-def draw_sweeps(choices: dict[str, Choice], heading: str) -> Drawing | None:
-    """Success rate on the validation split over the learning rate; the legend has the rates that were chosen."""
-    if not choices:
-        return None
-    points = [np.array(choice.points, np.float64).T for choice in choices.values()]
-    curves = [Curve(np.log10(values), success) for values, success in points]
-    chosen = [f"{choice.value:g}" for choice in choices.values()]
-    names = [Named(label) for label in choices]
-    return _draw(heading, names, curves, "Learning rate, power of ten", "Validation SR (%)", chosen)
+def draw_sweeps(choices: Mapping[Swept, Choice], heading: str) -> list[Drawing]:
+    """Success rate on the validation split over what was swept, a chart for each key; the legends have what was chosen."""
+    drawings = []
+    for key in dict.fromkeys(swept.key for swept in choices):
+        own = {Named(swept.label): choice for swept, choice in choices.items() if swept.key == key}
+        points = [np.array(choice.points, np.float64).T for choice in own.values()]
+        scaled = all((values > 0).all() for values, _ in points) and key != "data.modality_dropout"
+        curves = [Curve(np.log10(values) if scaled else values, success) for values, success in points]
+        chosen = [f"{choice.value:g}" for choice in own.values()]
+        label = f"{key}, power of ten" if scaled else key
+        drawings.append(_draw(f"{heading}: {key}", list(own), curves, label, "Validation SR (%)", chosen))
+    return drawings
 
 
-def find_choices(agenda: Agenda, ground: Ground) -> dict[str, Choice]:
-    """The sweeps that the rows of a study took their rates from, by label of the row that was swept."""
+def find_choices(agenda: Agenda, ground: Ground) -> dict[Swept, Choice]:
+    """The sweeps that the rows of a study took their hyper-parameters from."""
     site = agenda.site
     wanted = dict.fromkeys(sweep for key in agenda.study.rows for sweep in site.plan.rows[key].chosen.values())
     found = {name: look(name, site.scale_name, ground.name, site.out) for name in wanted}
-    return {site.plan.rows[site.plan.sweeps[name].row].label: choice for name, choice in found.items() if choice is not None}
+    sweeps, rows = site.plan.sweeps, site.plan.rows
+    named = {name: Swept(rows[sweeps[name].row].label, sweeps[name].key) for name in found}
+    return {named[name]: choice for name, choice in found.items() if choice is not None}
 
 
 def _draw(

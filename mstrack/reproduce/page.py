@@ -3,13 +3,14 @@
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from mstrack import __version__
 from mstrack.comparison import Group
+from mstrack.config import Config
 from mstrack.machine import usable_cores
 from mstrack.metrics.ope import MEASURES
 from mstrack.pictures import HeatMaps, draw_heat_maps
@@ -26,9 +27,10 @@ from mstrack.results import write_text
 
 
 class Part(NamedTuple):
-    """What is shown of one ground."""
+    """What is shown of one ground; the columns are its data sets that the paper prints numbers on."""
 
     ground: Ground
+    columns: list[str]
     heading: str
     seeds: int
     best: dict[str, str]
@@ -64,8 +66,8 @@ def write_page(path: Path, agenda: Agenda, table: Table, costs: Mapping[str, Cos
         "subtitle": f"mst reproduce {table.name}: {what}",
         "notes": [*summarise(table), *agenda.study.notes],
         "parts": [_describe(agenda, table, ground, path.with_suffix(""), vectors) for ground in table.grounds],
-        "measures": MEASURES,
         "printed": PRINTED,
+        "foreign": _list_foreign(table),
         "costs": cost_rows(table, costs) if costs else None,
         "machine": next((cost.machine for cost in costs.values()), ""),
         "grounds": [spelled(ground.name) for ground in table.grounds],
@@ -107,7 +109,7 @@ def list_settings(agenda: Agenda, table: Table) -> list[Setting]:
         row = agenda.site.plan.rows[line.key]
         if row.needs is None:
             jobs = [agenda.jobs_of(line.key, ground.name, listing=True)[0] for ground in table.grounds]
-            rates = [f"{job.config.train.lr:.3g}" if job.train else "-" for job in jobs]
+            rates = [_say_chosen(job.config, row.chosen) if job.train else "-" for job in jobs]
             settings.append(Setting(line.label, rates, row.published or "-"))
     return settings
 
@@ -138,7 +140,28 @@ def _describe(agenda: Agenda, table: Table, ground: Ground, folder: Path, vector
         heat = _draw_sensitivity(agenda, table, ground)
     heading = f"RGB + {ground.name}, for {', '.join(map(spelled, ground.columns))}" if table.synthetic else spelled(ground.name)
     seeds = max((line.measured[ground.name].seeds for line in measured), default=0)
-    return Part(ground, heading, seeds, best, drawings, groups, methods, heat)
+    columns = [column for column in ground.columns if any(column in line.published for line in table.lines)]
+    return Part(ground, columns, heading, seeds, best, drawings, groups, methods, heat)
+
+
+def _say_chosen(config: Config, chosen: Mapping[str, str]) -> str:
+    """The learning rate of a row, and what else was chosen for it."""
+    parts = [f"{config.train.lr:.3g}"]
+    for key in (key for key in chosen if key != "train.lr"):
+        value: Any = config.model_dump()
+        for name in key.split("."):
+            value = value[name]
+        parts.append(f"{key.rpartition('.')[2]} {value:g}")
+    return ", ".join(parts)
+
+
+def _list_foreign(table: Table) -> dict[str, list[str]]:
+    """What rows that are not ours need, and which rows those are."""
+    found: dict[str, list[str]] = {}
+    for line in table.lines:
+        if line.needs is not None:
+            found.setdefault(line.needs, []).append(line.label)
+    return found
 
 
 def _draw_sensitivity(agenda: Agenda, table: Table, ground: Ground) -> list[tuple[str, HeatMaps]]:
@@ -156,7 +179,7 @@ def _draw_sweeps(agenda: Agenda, table: Table) -> list[Drawing]:
     if not table.synthetic:
         return []
     drawn = [draw_sweeps(find_choices(agenda, ground), f"Validation, {ground.name}") for ground in table.grounds]
-    return [drawing for drawing in drawn if drawing is not None]
+    return [drawing for part in drawn for drawing in part]
 
 
 def _say_choice(agenda: Agenda, table: Table) -> str:
@@ -164,17 +187,15 @@ def _say_choice(agenda: Agenda, table: Table) -> str:
         return (
             "Every row runs with its published hyper-parameters, as far as they are printed; nothing was chosen by its results."
         )
-    choices = {
-        (label, ground.name): choice for ground in table.grounds for label, choice in find_choices(agenda, ground).items()
-    }
-    counts = sorted({(len(choice.points), choice.runs) for choice in choices.values()})
+    choices = [
+        (ground.name, swept, choice) for ground in table.grounds for swept, choice in find_choices(agenda, ground).items()
+    ]
+    counts = sorted({(len(choice.points), choice.runs) for _, _, choice in choices})
     budget = " or ".join(f"{values} values of {runs} run{'s' if runs > 1 else ''}" for values, runs in counts)
-    edge = sorted({label for (label, _), choice in choices.items() if not choice.inside})
-    lent = sorted({label for (label, ground), choice in choices.items() if choice.modality != ground})
-    text = (
-        f"Each learning rate is the best of a sweep on the validation split, never on test: {budget}. Rows without a sweep of"
-    )
-    text += " their own share that of their family; a control runs at its family's rate times the mean step of MST."
+    edge = sorted({swept.label for _, swept, choice in choices if not choice.inside})
+    lent = sorted({swept.label for ground, swept, choice in choices if choice.modality != ground})
+    text = f"What a row ran with is the best of a sweep on the validation split, never on test: {budget}. Rows without a sweep"
+    text += " of their own share that of their family; a control runs at its family's rate times the mean step of MST."
     if lent:
         text += f" Chosen on another modality: {', '.join(lent)}."
     return text + (f" At an end of the values tried: {', '.join(edge)}." if edge else "")

@@ -186,6 +186,11 @@ def modality_of(scale: Scale, ground: str) -> str:
     return scale.data[ground].modality if scale.data else ground
 
 
+def draws_data(scale: Scale) -> bool:
+    """Whether the seed of a run draws its training sequences too, the same for all rows."""
+    return "{seed}" in str(scale.changes)
+
+
 def seeds_of(study: Study, row: Row, key: str, seeds: int | None) -> range:
     """The seeds of a row: those asked for, or those of the study; one where nothing trains."""
     if not row.train:

@@ -10,10 +10,10 @@ from mstrack.compare.naming import SPELLING
 from mstrack.compare.published import Published, published_results
 from mstrack.comparison import format_difference, judge
 from mstrack.metrics.ope import MEASURES
-from mstrack.metrics.uncertainty import FEWEST, Difference, Interval, interval, paired_difference
+from mstrack.metrics.uncertainty import FEWEST, Difference, Interval, interval, paired_difference, seed_difference
 from mstrack.reproduce.agenda import Agenda
 from mstrack.reproduce.outcomes import Scores, read_runs
-from mstrack.reproduce.plan import Ground
+from mstrack.reproduce.plan import Ground, draws_data
 
 PRINTED = ("SR", "OP50", "OP75", "PR")
 """The measures that the paper prints."""
@@ -130,7 +130,7 @@ def build_table(name: str, agenda: Agenda) -> Table:
         row = site.plan.rows[key]
         against = study.against.get(key, study.baseline if key != study.baseline else None)
         measured = {
-            ground.name: _measure(runs[key, ground.name], runs.get((against or "", ground.name)))
+            ground.name: _measure(runs[key, ground.name], runs.get((against or "", ground.name)), draws_data(site.scale))
             for ground in agenda.grounds
             if (key, ground.name) in runs
         }
@@ -144,10 +144,13 @@ def build_table(name: str, agenda: Agenda) -> Table:
     return Table(study.title, name, not site.scale.data, agenda.grounds, lines, study.baseline)
 
 
-def _measure(runs: Scores, reference: Scores | None) -> Measured:
+def _measure(runs: Scores, reference: Scores | None, shared: bool) -> Measured:
+    """Means and the difference to a reference; `shared`: runs with the same seed share their training sequences."""
     cells = {name: Cell(_mean(runs[name]), interval(runs[name])) for name in MEASURES}
-    alike = reference is not None and reference["SR"].shape[1] == runs["SR"].shape[1]
-    return Measured(cells, runs, paired_difference(runs["SR"], reference["SR"]) if alike and reference is not None else None)
+    if reference is None or reference["SR"].shape[1] != runs["SR"].shape[1]:
+        return Measured(cells, runs)
+    compare = seed_difference if shared else paired_difference
+    return Measured(cells, runs, compare(runs["SR"], reference["SR"]))
 
 
 def _mean(runs: np.ndarray) -> float:
@@ -189,10 +192,9 @@ def summarise(table: Table) -> list[str]:
         widths = {line.label: m.resolved for line in table.lines if (m := line.measured.get(ground.name)) and m.difference}
         finite = {label: width for label, width in widths.items() if not math.isnan(width)}
         if finite:
-            low, high = min(finite.values()), max(finite.values())
-            lines.append(
-                f"{ground.name}: a difference below {low:.1f} to {high:.1f} SR (by row) cannot be told from none here."
-            )
+            low, high = f"{min(finite.values()):.1f}", f"{max(finite.values()):.1f}"
+            span = low if low == high else f"{low} to {high}, by row,"
+            lines.append(f"{ground.name}: a difference in SR below {span} cannot be told from none here.")
         elif widths:
             lines.append(f"{ground.name}: fewer than {FEWEST} sequences, so there are no intervals and nothing is compared.")
     seeds = {m.seeds for line in table.lines for m in line.measured.values()}

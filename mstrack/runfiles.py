@@ -1,0 +1,90 @@
+"""What a training run leaves in its folder: the state that it goes on from, and checkpoints."""
+
+import datetime
+import json
+import math
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mstrack import __version__, checkpoint, distributed
+from mstrack.config import Config, dump_config, load_config
+from mstrack.distributed import Place
+from mstrack.errors import UserError
+from mstrack.models.network import Network
+from mstrack.results import write_text
+from mstrack.tuning import TunedAdamW
+
+
+def resume(config: Config, network: Network, optimizer: TunedAdamW, place: Place) -> tuple[int, float]:
+    """Load the last saved state of this run, if there is one: the step it stands at and the best validation score."""
+    path = config.run.out / "state.safetensors"
+    state = checkpoint.load_state(path) if path.is_file() else None
+    steps = distributed.values_of_ranks(0 if state is None else int(state["step"]), place.device)
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"{path}: the processes find different saved steps there, {', '.join(map(str, steps))} by rank. run.out must be one"
+            " folder that all machines share, and see alike."
+        )
+    if state is None:
+        if place.first:
+            write_text(config.run.out / "config.yaml", dump_config(config))
+        distributed.wait()
+        return 0, -math.inf
+    was = load_config(json.loads(state["config"]))
+    changed = [name for name in type(config).model_fields if name != "run" and getattr(was, name) != getattr(config, name)]
+    if changed:
+        raise UserError(
+            f"{config.run.out} holds a run with other settings in: {', '.join(changed)}. Name another folder (run.out=DIR),"
+            " or remove that one."
+        )
+    network.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"]), float(state["best"])
+
+
+def save_state(config: Config, network: Network, optimizer: TunedAdamW, step: int, best: float, place: Place) -> None:
+    """Everything a run needs to go on, in one atomic file."""
+    if place.first:
+        state = {
+            "step": step,
+            "best": best,
+            "config": config.model_dump_json(),
+            "model": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        checkpoint.save_state(config.run.out / "state.safetensors", state)
+    distributed.wait()
+
+
+def save_model(
+    path: Path,
+    network: Network,
+    config: Config,
+    lists: list[dict[str, Any]],
+    step: int,
+    scores: Mapping[str, float],
+    choice: float | None,
+    place: Place,
+) -> None:
+    """A checkpoint that says what made it."""
+    if not place.first:
+        return
+    provenance = {
+        "command": shlex.join(["mst", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("mst", "__main__.py") else "mstrack.train",
+        "config": json.loads(config.model_dump_json()),
+        "seed": config.train.seed,
+        "data": [f"{s.name}/{s.split}" for s in config.data.train],
+        "lists": lists,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "step": step,
+        "validation": dict(scores),
+        **({} if choice is None else {"choice": choice}),
+        "mstrack": __version__,
+        "torch": torch.__version__,
+    }
+    checkpoint.save(path, network, provenance)

@@ -1,0 +1,132 @@
+"""Several processes train as one does; one that dies costs no more than the steps since the last saved state."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mstrack import checkpoint
+from mstrack.assembly import build_model
+from mstrack.config import load_config
+from mstrack.training import train
+
+TESTS = Path(__file__).parent
+STEPS = 20
+RECIPE = {
+    "model": {"name": "mst-tiny", "arguments": {"width": 32, "depth": 2, "heads": 2, "cross_layers": [1]}},
+    "data": {"modality": "thermal", "min_frames": 5, "modality_dropout": 0.3},
+    "tuning": {"name": "witness:Witness", "parameters": {"head.*": 0, "position_*": 0, "*": 1}},
+    "train": {"lr": 1e-4, "epochs": 1, "samples": 4 * STEPS, "batch": 4, "val_samples": 4},
+    "run": {"workers": 0, "save_every": 3, "tensorboard": False, "device": "cpu"},
+}
+
+
+def write_recipe(folder: Path, dies: str = "never") -> Path:
+    """The recipe of a run in this folder, as a file."""
+    source = {"name": "moving_squares:load", "root": str(folder.parent / "squares")}
+    sources = {split: [{**source, "split": split}] for split in ("train", "val")}
+    tuning = {**RECIPE["tuning"], "arguments": {"folder": str(folder / "witness"), "dies": dies}}
+    tree = {**RECIPE, "data": {**RECIPE["data"], **sources}, "tuning": tuning, "run": {**RECIPE["run"], "out": str(folder)}}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.json"
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def torchrun(world: int, recipe: Path, *extra: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    """`mst train` in several processes; a run that hangs is an error."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    line += [f"--max-restarts={restarts}", "--monitor-interval=0.1", "-m", "mstrack", "train", str(recipe), *extra]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def read_witness(folder: Path, rank: int) -> list[tuple[int, int, str]]:
+    """Start, step and digest of each step of a rank."""
+    rows = (line.split() for line in (folder / "witness" / f"{rank}.txt").read_text().splitlines())
+    return [(int(start), int(step), digest) for start, step, digest in rows]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same recipe by one, two and four processes, in folders of these names."""
+    folder = tmp_path_factory.mktemp("runs")
+    sys.path.insert(0, str(TESTS))
+    train(write_recipe(folder / "1"))
+    for world in (2, 4):
+        done = torchrun(world, write_recipe(folder / str(world)))
+        assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def states(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """What the optimizer and the tuning method remember of each parameter at the end of a run."""
+    optimizer = checkpoint.load_state(folder / "state.safetensors")["optimizer"]
+    names = [name for group in optimizer["param_groups"] for name in group["param_names"]]
+    return {name: optimizer["state"][index] for index, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_train_as_one(runs: Path, world: int) -> None:
+    alone, together = (load_file(runs / name / "model.safetensors") for name in ("1", str(world)))
+    config = load_config(runs / "1" / "recipe.json")
+    torch.manual_seed(config.train.seed)
+    start = build_model(config).state_dict()
+    assert max(float((alone[name] - start[name]).abs().max()) for name in alone) > 1e-4
+    for name, value in alone.items():
+        assert (value - together[name]).abs().max() <= 1e-6, name
+    mine, theirs = states(runs / "1"), states(runs / str(world))
+    for name, state in mine.items():
+        for key, value in state.items():
+            scale = float(value.abs().max()) + 1e-12
+            assert (value - theirs[name][key]).abs().max() <= 1e-3 * scale, (name, key)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_weights_and_tuning_state_are_the_same_bits_on_every_rank(runs: Path, world: int) -> None:
+    first, *others = (read_witness(runs / str(world), rank) for rank in range(world))
+    assert [step for _, step, _ in first] == list(range(1, STEPS + 1))
+    assert len({digest for *_, digest in first}) == STEPS
+    assert all(other == first for other in others)
+
+
+def test_a_rank_that_is_killed_costs_the_steps_since_the_last_save(runs: Path, tmp_path: Path) -> None:
+    """torchrun starts all ranks anew; they go on from the saved state and end with the bits of a run that nobody disturbed."""
+    folder = runs / "killed"
+    done = torchrun(2, write_recipe(folder, dies="1:8"), restarts=1)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [(start, step) for start, step, _ in read_witness(folder, 1)] == [
+        *((0, step) for step in range(1, 9)),
+        *((1, step) for step in range(7, STEPS + 1)),
+    ]
+    expected, found = (load_file(runs / name / "model.safetensors") for name in ("2", "killed"))
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+def test_without_restarts_a_run_ends_when_a_rank_is_killed_and_goes_on_when_asked(runs: Path) -> None:
+    folder = runs / "ended"
+    recipe = write_recipe(folder, dies="0:8")
+    assert torchrun(2, recipe).returncode != 0
+    assert checkpoint.load_state(folder / "state.safetensors")["step"] == 6
+    train(write_recipe(folder), ["train.epochs=1"])
+    expected, found = (load_file(runs / name / "model.safetensors") for name in ("1", "ended"))
+    for name, value in expected.items():
+        assert (value - found[name]).abs().max() <= 1e-6, name
+
+
+def test_ranks_that_see_different_folders_are_told(runs: Path, tmp_path: Path) -> None:
+    """As on two machines whose run.out is not one shared folder."""
+    here = tmp_path / "$RANK"
+    for rank in "01":
+        write_recipe(tmp_path / rank)
+    state = tmp_path / "0" / "state.safetensors"
+    state.write_bytes((runs / "1" / "state.safetensors").read_bytes())
+    done = torchrun(2, Path(str(here) + "/recipe.json"), shell=True)
+    assert done.returncode != 0
+    assert f"different saved steps there, {STEPS}, 0 by rank" in done.stderr
