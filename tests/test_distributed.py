@@ -26,11 +26,11 @@ RECIPE = {
 }
 
 
-def write_recipe(folder: Path, dies: str = "never") -> Path:
+def write_recipe(folder: Path) -> Path:
     """The recipe of a run in this folder, as a file."""
     source = {"name": "moving_squares:load", "root": str(folder.parent / "squares")}
     sources = {split: [{**source, "split": split}] for split in ("train", "val")}
-    tuning = {**RECIPE["tuning"], "arguments": {"folder": str(folder / "witness"), "dies": dies}}
+    tuning = {**RECIPE["tuning"], "arguments": {"folder": str(folder / "witness")}}
     tree = {**RECIPE, "data": {**RECIPE["data"], **sources}, "tuning": tuning, "run": {**RECIPE["run"], "out": str(folder)}}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.json"
@@ -38,11 +38,12 @@ def write_recipe(folder: Path, dies: str = "never") -> Path:
     return path
 
 
-def torchrun(world: int, recipe: Path, *extra: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
-    """`mst train` in several processes; a run that hangs is an error."""
+def torchrun(world: int, recipe: Path, restarts: int = 0, dies: str = "") -> subprocess.CompletedProcess[str]:
+    """`mst train` in several processes; a run that hangs is an error. The shell's variables in `recipe` are each rank's."""
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-    line += [f"--max-restarts={restarts}", "--monitor-interval=0.1", "-m", "mstrack", "train", str(recipe), *extra]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    line += [f"--max-restarts={restarts}", "--monitor-interval=0.1", "--no-python"]
+    line += ["sh", "-c", f"exec {sys.executable} -m mstrack train {recipe}"]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "WITNESS_DIES": dies}
     return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -95,10 +96,10 @@ def test_weights_and_tuning_state_are_the_same_bits_on_every_rank(runs: Path, wo
     assert all(other == first for other in others)
 
 
-def test_a_rank_that_is_killed_costs_the_steps_since_the_last_save(runs: Path, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_costs_the_steps_since_the_last_save(runs: Path) -> None:
     """torchrun starts all ranks anew; they go on from the saved state and end with the bits of a run that nobody disturbed."""
     folder = runs / "killed"
-    done = torchrun(2, write_recipe(folder, dies="1:8"), restarts=1)
+    done = torchrun(2, write_recipe(folder), restarts=1, dies="1:8")
     assert done.returncode == 0, done.stderr[-2000:]
     assert [(start, step) for start, step, _ in read_witness(folder, 1)] == [
         *((0, step) for step in range(1, 9)),
@@ -111,10 +112,10 @@ def test_a_rank_that_is_killed_costs_the_steps_since_the_last_save(runs: Path, t
 
 def test_without_restarts_a_run_ends_when_a_rank_is_killed_and_goes_on_when_asked(runs: Path) -> None:
     folder = runs / "ended"
-    recipe = write_recipe(folder, dies="0:8")
-    assert torchrun(2, recipe).returncode != 0
+    recipe = write_recipe(folder)
+    assert torchrun(2, recipe, dies="0:8").returncode != 0
     assert checkpoint.load_state(folder / "state.safetensors")["step"] == 6
-    train(write_recipe(folder), ["train.epochs=1"])
+    train(recipe)
     expected, found = (load_file(runs / name / "model.safetensors") for name in ("1", "ended"))
     for name, value in expected.items():
         assert (value - found[name]).abs().max() <= 1e-6, name
@@ -122,11 +123,10 @@ def test_without_restarts_a_run_ends_when_a_rank_is_killed_and_goes_on_when_aske
 
 def test_ranks_that_see_different_folders_are_told(runs: Path, tmp_path: Path) -> None:
     """As on two machines whose run.out is not one shared folder."""
-    here = tmp_path / "$RANK"
     for rank in "01":
         write_recipe(tmp_path / rank)
     state = tmp_path / "0" / "state.safetensors"
     state.write_bytes((runs / "1" / "state.safetensors").read_bytes())
-    done = torchrun(2, Path(str(here) + "/recipe.json"), shell=True)
+    done = torchrun(2, tmp_path / "$RANK" / "recipe.json")
     assert done.returncode != 0
     assert f"different saved steps there, {STEPS}, 0 by rank" in done.stderr

@@ -13,17 +13,17 @@ from mstrack.tuning import MST
 
 
 class Witness(MST):
-    """Writes a line for each step to `folder/rank.txt`: the start it belongs to, the step, a digest of all it moved.
+    """Writes a line for each step to `folder/rank.txt`: the start it belongs to, the step, a digest of all that moved so far.
+
+    Where the environment has WITNESS_DIES=rank:step, that process is killed in the middle of that step (from 1), once.
 
     Args:
         folder: Where.
-        dies: "rank:step" kills that process, at its first start, in the middle of that step (from 1); "never".
         others: Of MST.
     """
 
-    def __init__(self, folder: str, dies: str = "never", **others: Any) -> None:
+    def __init__(self, folder: str, **others: Any) -> None:
         super().__init__(**others)
-        self.dies = dies
         self.rank, self.start = os.environ.get("RANK", "0"), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self.path = Path(folder) / f"{self.rank}.txt"
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,5 +37,5 @@ class Witness(MST):
         step = int(max(float(state["step"]) for state in states.values())) + 1
         with self.path.open("a") as file:
             file.write(f"{self.start} {step} {digest.hexdigest()}\n")
-        if self.dies == f"{self.rank}:{step}" and self.start == "0":
+        if os.environ.get("WITNESS_DIES") == f"{self.rank}:{step}" and self.start == "0":
             os.kill(os.getpid(), signal.SIGKILL)
