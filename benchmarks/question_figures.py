@@ -32,7 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the folder of the two studies")
     out = parser.parse_args().out
-    matplotlib.rcParams.update({"svg.hashsalt": "mstrack", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    matplotlib.rcParams.update(
+        {"svg.hashsalt": "mstrack", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    )
     draw_sweeps(out / "micro")
     draw_course(out)
 
@@ -47,7 +49,9 @@ def draw_sweeps(site: Path) -> None:
                 continue
             values, success = np.array(choice.points).T
             axis.plot(values, success, marker="o", markersize=3, label=plan.rows[plan.sweeps[sweep].row].label)
-            axis.plot(choice.value, success[list(values).index(choice.value)], "o", markersize=8, fillstyle="none", color="black")
+            axis.plot(
+                choice.value, success[list(values).index(choice.value)], "o", markersize=8, fillstyle="none", color="black"
+            )
         axis.set_xlabel(label)
         axis.legend(frameon=False, fontsize=7)
         if label != "probability or strength":

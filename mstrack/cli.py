@@ -83,7 +83,7 @@ def _explain_failure(error: RuntimeError) -> str | None:
     text = str(error)
     if type(error).__name__ == "TrainingError":
         return text
-    if os.environ.get("WORLD_SIZE", "1") != "1" and ("Connection closed by peer" in text or "Gloo" in text or "NCCL" in text):
+    if os.environ.get("WORLD_SIZE", "1") != "1" and any(word in text.lower() for word in ("by peer", "gloo", "nccl")):
         return f"rank {os.environ.get('RANK')}: another process of this run has stopped; its own message says why."
     if "DataLoader worker" in text:
         return (

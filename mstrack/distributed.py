@@ -2,12 +2,17 @@
 
 import datetime
 import os
+import time
+import uuid
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from mstrack.errors import UserError
+
+POLL = 0.02
+"""Seconds between two looks of the first rank at who has come."""
 
 
 class Place(NamedTuple):
@@ -44,10 +49,44 @@ def start(device: str = "auto", timeout: float = 10.0) -> Place:
     chosen = choose_device(device)
     if world > 1 and not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout))
+        patience = datetime.timedelta(minutes=timeout)
+        store, _, _ = next(dist.rendezvous("env://", timeout=patience))
+        own = dist.PrefixStore(agree_on_start(store, rank, world, patience), store)
+        dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=patience)
     if world > 1 and (dist.get_world_size() != world or dist.get_rank() != rank):
         raise RuntimeError(f"torchrun said rank {rank} of {world}, the group says {dist.get_rank()} of {dist.get_world_size()}")
     return Place(rank, world, chosen)
+
+
+def agree_on_start(store: dist.Store, rank: int, world: int, patience: datetime.timedelta) -> str:
+    """A name for this start of the run that all ranks get, and no earlier start had.
+
+    torchrun keeps one store through its restarts (torch 2.13, unless TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), and what the ranks
+    of an earlier start left there, their addresses, would be taken for that of the new ones. Its count of restarts names no
+    start either: every machine has its own. So each rank comes with a word nobody used before, and the first rank answers to
+    that word, and goes on when all have said that they heard.
+
+    Raises:
+        RuntimeError: Not all came in time.
+    """
+    word = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"came/{rank}", word)
+        store.wait([f"answer/{word}"], patience)
+        start = store.get(f"answer/{word}").decode()
+        store.set(f"heard/{start}/{rank}", "")
+        return start
+    awaited, deadline = set(range(1, world)), time.monotonic() + patience.total_seconds()
+    while awaited:
+        for other in sorted(awaited):
+            if store.check([f"came/{other}"]):
+                store.set(f"answer/{store.get(f'came/{other}').decode()}", word)
+            if store.check([f"heard/{word}/{other}"]):
+                awaited.remove(other)
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"rank(s) {sorted(awaited)} did not come in {patience.total_seconds() / 60:g} minutes.")
+        time.sleep(POLL)
+    return word
 
 
 def stop() -> None:

@@ -1,18 +1,22 @@
 """Several processes train as one does; one that dies costs no more than the steps since the last saved state."""
 
+import datetime
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from mstrack import checkpoint
 from mstrack.assembly import build_model
 from mstrack.config import load_config
+from mstrack.distributed import agree_on_start
 from mstrack.training import train
 
 TESTS = Path(__file__).parent
@@ -51,6 +55,22 @@ def read_witness(folder: Path, rank: int) -> list[tuple[int, int, str]]:
     """Start, step and digest of each step of a rank."""
     rows = (line.split() for line in (folder / "witness" / f"{rank}.txt").read_text().splitlines())
     return [(int(start), int(step), digest) for start, step, digest in rows]
+
+
+def test_every_start_gets_a_name_of_its_own_whatever_an_earlier_one_left() -> None:
+    store, patience = dist.HashStore(), datetime.timedelta(seconds=20)
+    starts = []
+    for world in (3, 2, 3):
+        for rank in (2, 1):  # of a start whose first rank never came
+            store.set(f"came/{rank}", f"stale{rank}")
+        with ThreadPoolExecutor(world) as pool:
+            ranks = [pool.submit(agree_on_start, store, rank, world, patience) for rank in range(world)]
+            names = {rank.result() for rank in ranks}
+        assert len(names) == 1
+        starts.append(names.pop())
+    assert len(set(starts)) == 3
+    with pytest.raises(RuntimeError, match=r"rank\(s\) \[1\] did not come"):
+        agree_on_start(store, 0, 2, datetime.timedelta(seconds=0.1))
 
 
 @pytest.fixture(scope="module")

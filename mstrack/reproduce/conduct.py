@@ -124,7 +124,8 @@ def announce(name: str, agenda: Agenda, crew: Crew) -> list[str]:
     study, stages = agenda.study, agenda.stages()
     jobs = [job for stage in stages for job in stage]
     grounds = ", ".join(ground.name for ground in agenda.grounds)
-    lines = [f"{name}: {study.title}. {len(agenda.rows)} row(s) on {grounds}: {say_count(jobs)}."]
+    title = study.title if study.title.endswith("?") else f"{study.title}."
+    lines = [f"{name}: {title} {len(agenda.rows)} row(s) on {grounds}: {say_count(jobs)}."]
     first = [f"{len(stages[0])} RGB tracker(s) to start from"] if stages[0] else []
     first += [f"{len(stages[1])} runs of sweeps on the validation split"] if stages[1] else []
     if first:

@@ -190,12 +190,12 @@ def summarise(table: Table) -> list[str]:
         )
     for ground in table.grounds:
         widths = {line.label: m.resolved for line in table.lines if (m := line.measured.get(ground.name)) and m.difference}
-        finite = {label: width for label, width in widths.items() if not math.isnan(width)}
+        finite = {label: width for label, width in widths.items() if width > 0}
         if finite:
             low, high = f"{min(finite.values()):.1f}", f"{max(finite.values()):.1f}"
             span = low if low == high else f"{low} to {high}, by row,"
             lines.append(f"{ground.name}: a difference in SR below {span} cannot be told from none here.")
-        elif widths:
+        elif widths and all(map(math.isnan, widths.values())):
             lines.append(f"{ground.name}: fewer than {FEWEST} sequences, so there are no intervals and nothing is compared.")
     seeds = {m.seeds for line in table.lines for m in line.measured.values()}
     if seeds and max(seeds) == 1:
