@@ -2,8 +2,8 @@
 
     python benchmarks/tracking.py [--models mst-b256 mst-tiny] [--device cuda] [--only single lockstep files exact export]
 
-Needs the extra `onnx`; the golden tracking run is looked for in `--golden` (default ../shared/golden), its column is empty where
-it is not. On two quiet cores: about ten minutes, most of them for mst-b256 and its export.
+Needs the extra `onnx`; the golden tracking run is looked for in `--golden` (default ../shared/golden), its column is empty
+where it is not. On two quiet cores: about ten minutes, most of them for mst-b256 and its export.
 """
 
 import argparse

@@ -66,7 +66,9 @@ def train(
     except RuntimeError as error:
         if config.run.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = str(error).splitlines()[0]
-            raise UserError(f"the blocks cannot be compiled here ({reason}). run.compile=false runs them as they are.") from error
+            raise UserError(
+                f"the blocks cannot be compiled here ({reason}). run.compile=false runs them as they are."
+            ) from error
         raise
     finally:
         distributed.stop()

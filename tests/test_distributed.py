@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from mstrack import checkpoint
 from mstrack.assembly import build_model
 from mstrack.config import load_config
 from mstrack.distributed import agree_on_start
+from mstrack.journal import read_curves
 from mstrack.training import train
 
 TESTS = Path(__file__).parent
@@ -25,8 +27,8 @@ RECIPE = {
     "model": {"name": "mst-tiny", "arguments": {"width": 32, "depth": 2, "heads": 2, "cross_layers": [1]}},
     "data": {"modality": "thermal", "min_frames": 5, "modality_dropout": 0.3},
     "tuning": {"name": "witness:Witness", "parameters": {"head.*": 0, "position_*": 0, "*": 1}},
-    "train": {"lr": 1e-4, "epochs": 1, "samples": 4 * STEPS, "batch": 4, "val_samples": 4},
-    "run": {"workers": 0, "save_every": 3, "tensorboard": False, "device": "cpu"},
+    "train": {"lr": 1e-4, "epochs": 1, "samples": 4 * STEPS, "batch": 4, "val_samples": 4, "val_clips": 2, "val_frames": 4},
+    "run": {"workers": 0, "save_every": 3, "log_every": 5, "tensorboard": False, "device": "cpu"},
 }
 
 
@@ -106,6 +108,11 @@ def test_several_processes_train_as_one(runs: Path, world: int) -> None:
         for key, value in state.items():
             scale = float(value.abs().max()) + 1e-12
             assert (value - theirs[name][key]).abs().max() <= 1e-3 * scale, (name, key)
+    names = {f"{part}/{key}": key for part, key in (("train", "total"), ("train", "iou"), ("val", "loss"), ("val", "SR"))}
+    expected, found = (read_curves(runs / name, names) for name in ("1", str(world)))
+    assert [step for step, _ in expected["total"]] == [5, 10, 15, 20]
+    for key, points in expected.items():
+        assert np.allclose(found[key], points, rtol=1e-4), key
 
 
 @pytest.mark.parametrize("world", [2, 4])

@@ -156,20 +156,6 @@ def test_accumulated_parts_are_the_whole_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=2e-3)
 
 
-def test_two_processes_train_and_agree(tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29561"]
-    line = command(tmp_path, "ddp")
-    done = subprocess.run([*torchrun, *line[1:]], env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    alone = train(recipe(tmp_path), [f"run.out={tmp_path / 'one'}"])
-    assert weights(alone.parent).keys() == weights(tmp_path / "ddp").keys()
-    losses = read_curves(tmp_path / "ddp", {"train/total": "t", "val/SR": "s"})
-    assert len(losses["t"]) == 4
-    assert len(losses["s"]) == 2
-    reference = read_curves(tmp_path / "one", {"train/total": "t"})
-    assert losses["t"][0][1] == pytest.approx(reference["t"][0][1], rel=0.05)
-
-
 def test_two_processes_measure_the_same_and_agree_on_what_trains(tmp_path: Path) -> None:
     settings = [
         "tuning.name=sparse",
