@@ -1,9 +1,12 @@
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: pytest-xdist has a worker per core already
 
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C, and so would its children
 
 SHARED = Path(__file__).parents[2] / "shared"
 

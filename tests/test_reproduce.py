@@ -221,8 +221,8 @@ def test_the_best_value_on_validation_is_chosen(tmp_path: Path) -> None:
     assert len(read_sweeps(tmp_path / FILE)) == 5
     assert choose(PLAN, "full", "micro", "depth", tmp_path) == 1e-2
     with pytest.raises(UserError, match="mst reproduce sweep --only vipt"):
-        choose(PLAN, "vipt", "micro", "depth", tmp_path)
-    assert choose(PLAN, "vipt", "micro", "depth", tmp_path, provisional=True) == PLAN.sweeps["vipt"].values[0]
+        choose(PLAN, "vipt", "paper", "depth", tmp_path)
+    assert choose(PLAN, "vipt", "paper", "depth", tmp_path, provisional=True) == PLAN.sweeps["vipt"].values[0]
 
 
 def test_a_sweep_that_nobody_has_run_comes_first(site: Site) -> None:
