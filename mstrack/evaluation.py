@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mstrack import __version__, checkpoint
+from mstrack.claims import anybody_at_work
 from mstrack.data import Sequence, arguments_of, load_sequences
 from mstrack.data.sequence import check_policy
 from mstrack.data.splits import describe_list
@@ -73,8 +74,9 @@ def evaluate(
 ) -> Evaluation:
     """Track every sequence of a split and score the results.
 
-    Under torchrun each process tracks its share of the sequences, on any number of machines that see the same `out`; all of
-    them wait for the others' results, and the first one writes the scores.
+    The same call in several processes, torchrun's or started one by one, on any number of machines that see the same `out`,
+    shares the sequences out: each takes the longest that nobody has taken. All wait for the last result; of torchrun's
+    processes the first one writes the scores.
 
     Args:
         model: A network, a checkpoint file, the name of a shipped weight, or what `mstrack.foreign.open_tracker` gives.
@@ -195,7 +197,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Write or compare `run.json`: results of two trackers or lists never mix in one folder."""
     path = folder / "run.json"
     was = read_json(path)
-    if was is None or not any(folder.rglob("*.txt")):
+    if was is None or not (any(folder.rglob("*.txt")) or anybody_at_work(folder)):
         write_json(path, {**identity, "mstrack": __version__})
         return
     differing = [key for key, value in identity.items() if was.get(key, UNSAID.get(key)) != value]

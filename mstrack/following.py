@@ -1,4 +1,4 @@
-"""Whole sequences followed by any tracker, on worker processes and torchrun's: one result file each, resumable."""
+"""Whole sequences followed by any tracker, on any number of processes that share a folder: one result file each, resumable."""
 
 import atexit
 import multiprocessing
@@ -7,16 +7,17 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as List
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from mstrack.backends import Backend, open_backend
+from mstrack.claims import Claims
 from mstrack.data import Sequence
 from mstrack.distributed import choose_device, torchrun_rank
 from mstrack.errors import DataWarning, UserError
@@ -48,11 +49,11 @@ class Follower(Protocol):
     def open(self) -> None:
         """Load what takes time to load; nothing where that is done."""
 
-    def follow(self, sequences: List[Sequence], missing: str, clock: Clock) -> Tracks:
+    def follow(self, sequences: Iterable[Sequence], missing: str, clock: Clock) -> Tracks:
         """Track sequences from their first box, and yield each when it ends.
 
         Args:
-            sequences: As many as it likes at a time.
+            sequences: As many as it likes at a time, and none before it starts on it: others take those that are left.
             missing: The policy for frames without their second modality, see `sequence.fill`.
             clock: Is added to by networks of ours.
         """
@@ -92,9 +93,10 @@ class NetworkFollower:
         if self._runner is None:
             self._runner = open_backend(self.network, self.backend, choose_device(self.device), self.precision)
 
-    def follow(self, sequences: List[Sequence], missing: str, clock: Clock) -> Tracks:
-        """See `tracker.follow`."""
-        return follow(self._runner or self.network, sequences, batch=self.batch, missing=missing, clock=clock)
+    def follow(self, sequences: Iterable[Sequence], missing: str, clock: Clock) -> Tracks:
+        """See `tracker.follow`; where several processes begin on the same sequences, none takes more at once than its share."""
+        batch = min(self.batch, sequences.share) if isinstance(sequences, Waiting) else self.batch
+        return follow(self._runner or self.network, sequences, batch=batch, missing=missing, clock=clock)
 
     def close(self) -> None:
         """Let go of what runs it."""
@@ -118,6 +120,57 @@ class Speed(NamedTuple):
     """See `tracker.Clock`."""
 
 
+class Waiting:
+    """Those of some sequences that nobody has tracked or is at work on; each is claimed when it is asked for.
+
+    Args:
+        sequences: The sequences, the longest first.
+        folder: Of the results.
+        claims: Of this process, in that folder.
+        share: How many one process should begin with where several begin together.
+        stopped: When true, nothing more is given out.
+    """
+
+    def __init__(
+        self,
+        sequences: list[Sequence],
+        folder: Path,
+        claims: Claims,
+        share: int,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.share = share
+        self._sequences, self._folder, self._claims, self._stopped = sequences, folder, claims, stopped
+
+    def __iter__(self) -> Iterator[Sequence]:
+        for sequence in self._sequences:
+            if self._stopped():
+                return
+            if _is_tracked(self._folder, sequence) or not self._claims.take(sequence.name):
+                continue
+            if _is_tracked(self._folder, sequence):  # finished between the two looks
+                self._claims.release(sequence.name)
+            else:
+                yield sequence
+
+
+class _Job(NamedTuple):
+    """What is to be tracked, and where the results go; for all processes alike."""
+
+    sequences: list[Sequence]
+    folder: Path
+    missing: str
+    share: int
+
+
+class _Followed(NamedTuple):
+    """What a process has done."""
+
+    frames: int
+    clock: Clock
+    seconds: float
+
+
 def track_sequences(
     follower: Follower,
     sequences: list[Sequence],
@@ -126,9 +179,10 @@ def track_sequences(
     progress: Progress | None = None,
     missing: str = "error",
 ) -> Speed | None:
-    """Write a result file for each sequence that has none.
+    """Write a result file for each sequence that has none, together with all other processes that are at work on this folder.
 
-    Under torchrun each process takes its share, and all wait for the others' results.
+    Others are those of torchrun, or the same command started several times, on any machines that see the folder: each takes
+    the longest sequence that nobody has taken, what a dead one had taken is taken again, and all wait for the last result.
 
     Args:
         follower: Who tracks.
@@ -144,94 +198,80 @@ def track_sequences(
     Raises:
         UserError: A frame cannot be read, or what the tracker has to say.
     """
-    rank, world = torchrun_rank()
+    _, world = torchrun_rank()
     longest_first = sorted(sequences, key=len, reverse=True)
-    share = [s for s in longest_first[rank::world] if not _is_tracked(folder, s)]
-    done, clock, seconds = sum(_is_tracked(folder, s) for s in sequences), Clock(), 0.0
+    frames, clock, seconds = 0, Clock(), 0.0
 
-    def keep(sequence: Sequence, track: Track) -> None:
-        nonlocal done
-        write_track(folder, sequence.name, track)
-        done += 1
+    def report(text: str) -> list[Sequence]:
+        """Say how far it is; those that have no result."""
+        left = [sequence for sequence in longest_first if not _is_tracked(folder, sequence)]
         if progress is not None:
-            progress(done, len(sequences), sequence.name)
+            progress(len(sequences) - len(left), len(sequences), text)
+        return left
 
-    if share and workers <= 1:
-        seconds = _track_here(follower, share, missing, keep, clock)
-    elif share:
-        seconds = _track_in_processes(follower, share, workers, missing, keep, clock)
-    while world > 1:
-        done = sum(_is_tracked(folder, s) for s in sequences)
-        if progress is not None:
-            progress(done, len(sequences), "waiting for the other processes")
-        if done == len(sequences):
-            break
-        time.sleep(POLL)
-    if not share:
-        return None
-    return Speed(world * sum(len(s) for s in share) / seconds, clock.fps and world * clock.fps)
+    with Claims(folder) as claims:
+        while left := report(""):
+            free = [sequence for sequence in left if claims.is_free(sequence.name)]
+            if not free:
+                report("waiting for the other processes")
+                time.sleep(POLL)
+                continue
+            used = max(1, min(workers, len(free)))
+            job = _Job(free, folder, missing, -(-len(free) // (world * used)))
+            if workers <= 1:
+                done = _follow_job(follower, job, claims, report)
+            else:
+                done = _follow_in_processes(follower, job, used, report)
+            frames += done.frames
+            clock.frames += done.clock.frames
+            clock.seconds += done.clock.seconds
+            seconds += done.seconds
+    return Speed(world * frames / seconds, clock.fps and world * clock.fps) if frames else None
 
 
 def _is_tracked(folder: Path, sequence: Sequence) -> bool:
     return (folder / f"{sequence.name}.txt").is_file()
 
 
-def _track_here(
-    follower: Follower, waiting: list[Sequence], missing: str, keep: Callable[[Sequence, Track], None], clock: Clock
-) -> float:
-    """Track in this process; returns the seconds it took."""
+def _follow_job(
+    follower: Follower,
+    job: _Job,
+    claims: Claims,
+    report: Callable[[str], Any] = lambda text: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> _Followed:
+    """Track in this process what nobody else takes."""
+    frames, clock = 0, Clock()
+    waiting = Waiting(job.sequences, job.folder, claims, job.share, stopped)
     try:
         follower.open()
         started = time.perf_counter()
-        for sequence, track in follower.follow(waiting, missing, clock):
-            keep(sequence, track)
-        return time.perf_counter() - started
+        for sequence, track in follower.follow(waiting, job.missing, clock):
+            write_track(job.folder, sequence.name, track)
+            claims.release(sequence.name)
+            frames += len(sequence)
+            report(sequence.name)
+        return _Followed(frames, clock, time.perf_counter() - started)
     finally:
         follower.close()
 
 
 # ---------------------------------------------------------------- worker processes
-class _Followed(NamedTuple):
-    """What a worker has done."""
-
-    tracks: list[tuple[Sequence, Track]]
-    clock: Clock
-    seconds: float
-
-
-def _track_in_processes(
-    follower: Follower,
-    waiting: list[Sequence],
-    workers: int,
-    missing: str,
-    keep: Callable[[Sequence, Track], None],
-    clock: Clock,
-) -> float:
-    """Share sequences out to processes that each hold the tracker; returns the seconds that each of them was busy.
-
-    Results are kept as they come back; where one fails, also those of the others that are under way.
-    """
-    groups = [waiting[i : i + follower.batch] for i in range(0, len(waiting), follower.batch)]
-    if len(groups) < workers:
-        groups = [group for group in (waiting[i::workers] for i in range(workers)) if group]
-    used, busy = min(workers, len(groups)), 0.0
-    threads = max(1, torch.get_num_threads() // workers)
-    pool = ProcessPoolExecutor(used, multiprocessing.get_context("spawn"), _start_worker, (follower, threads))
-    waits: set[Future[_Followed]] = {pool.submit(_follow_group, group, missing) for group in groups}
-
-    def take(future: Future[_Followed]) -> None:
-        nonlocal busy
-        waits.discard(future)
-        followed = future.result()
-        clock.frames += followed.clock.frames
-        clock.seconds += followed.clock.seconds / used  # they run at the same time
-        busy += followed.seconds / used
-        for sequence, track in followed.tracks:
-            keep(sequence, track)
-
+def _follow_in_processes(follower: Follower, job: _Job, used: int, report: Callable[[str], Any]) -> _Followed:
+    """Track in processes that each hold the tracker and take what is left; where one fails, the others end what they began."""
+    context = multiprocessing.get_context("spawn")
+    threads, stop = max(1, torch.get_num_threads() // used), context.Event()
+    pool = ProcessPoolExecutor(used, context, _start_worker, (follower, threads, stop))
+    running: set[Future[_Followed]] = {pool.submit(_work, job) for _ in range(used)}
+    finished: list[Future[_Followed]] = []
     try:
-        for future in as_completed(list(waits)):
-            take(future)
+        while running:
+            ended, running = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
+            finished += ended
+            report("")
+            if any(future.exception() is not None for future in ended):
+                stop.set()
+        done = [future.result() for future in finished]
     except BrokenProcessPool as error:
         raise UserError(
             "a worker process has died without a word: killed, or out of memory? What was finished is kept; the same command"
@@ -243,22 +283,22 @@ def _track_in_processes(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        for future in list(waits):
-            if not future.cancelled() and future.exception() is None:
-                take(future)
-    return busy
+    clock = Clock()
+    clock.frames = sum(part.clock.frames for part in done)
+    clock.seconds = sum(part.clock.seconds for part in done) / used  # they run at the same time
+    return _Followed(sum(part.frames for part in done), clock, sum(part.seconds for part in done) / used)
 
 
-_worker: dict[str, Follower] = {}
+_worker: dict[str, Any] = {}
 
 
-def _start_worker(follower: Follower, threads: int) -> None:
+def _start_worker(follower: Follower, threads: int, stop: Event) -> None:
     torch.set_num_threads(threads)
     usual = warnings.formatwarning
     warnings.formatwarning = lambda text, kind, *where: (
         f"warning: {text}\n" if issubclass(kind, DataWarning) else usual(text, kind, *where)
     )
-    _worker["follower"] = follower
+    _worker.update(follower=follower, stop=stop)
     atexit.register(follower.close)
     signal.signal(signal.SIGTERM, lambda *_: _end_worker())
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -277,9 +317,6 @@ def _end_with_parent() -> None:
         _end_worker()
 
 
-def _follow_group(group: list[Sequence], missing: str) -> _Followed:
-    follower, clock = _worker["follower"], Clock()
-    follower.open()
-    started = time.perf_counter()
-    tracks = list(follower.follow(group, missing, clock))
-    return _Followed(tracks, clock, time.perf_counter() - started)
+def _work(job: _Job) -> _Followed:
+    with Claims(job.folder) as claims:
+        return _follow_job(_worker["follower"], job, claims, stopped=_worker["stop"].is_set)

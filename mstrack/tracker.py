@@ -5,6 +5,7 @@ crop is taken around the previous box, the score map is multiplied by a Hann win
 inside the image with a margin of 10 pixels.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -266,7 +267,7 @@ class Tracker:
 
 def follow(
     model: nn.Module | Backend,
-    sequences: List[Sequence],
+    sequences: Iterable[Sequence],
     batch: int = 32,
     precision: str = "fp32",
     missing: str = "error",
@@ -275,17 +276,18 @@ def follow(
 ) -> Iterator[tuple[Sequence, Track]]:
     """Track whole sequences from their first box, `batch` of them in lock step, and yield each when it ends.
 
-    The longest come first; where one ends, the next one takes its place. The next frames are read while the network works on
-    these. `clock` is added to. The other arguments are those of `TrackerBatch`.
+    Of a list the longest come first; of anything else they are taken as they come, when there is room. Where one ends, the next
+    one takes its place. The next frames are read while the network works on these. `clock` is added to. The other arguments are
+    those of `TrackerBatch`.
 
     Raises:
         UserError: A frame cannot be read, or a first box cannot be used (with the sequence's name).
     """
     tracker = TrackerBatch(model, precision=precision, missing=missing, backend=backend)
     tracker.clock = clock or tracker.clock
-    waiting = sorted(sequences, key=len)
+    waiting = iter(sorted(sequences, key=len)[::-1] if isinstance(sequences, List) else sequences)
     with ThreadPoolExecutor(READERS) as readers:
-        runs = {place: _Run(waiting.pop(), readers) for place in range(min(batch, len(waiting)))}
+        runs = {place: _Run(sequence, readers) for place, sequence in enumerate(itertools.islice(waiting, batch))}
         tracker.make_room(len(runs))
         while runs:
             _advance(tracker, runs)
@@ -293,8 +295,9 @@ def follow(
                 if run.step < len(run.sequence):
                     continue
                 yield run.sequence, run.track._replace(lacking=tuple(tracker.lacking[place]))
-                if waiting:
-                    runs[place] = _Run(waiting.pop(), readers)
+                after = next(waiting, None)
+                if after is not None:
+                    runs[place] = _Run(after, readers)
                 else:
                     del runs[place]
 

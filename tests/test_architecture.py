@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mstrack"
 FOLDERS = ("data", "models", "tuning", "metrics")
 LAYERS = {
-    0: ("boxes", "registry", "results", "errors", "filetree", "machine"),
+    0: ("boxes", "registry", "results", "claims", "errors", "filetree", "machine"),
     1: (*FOLDERS, "config"),
     2: (
         "losses",

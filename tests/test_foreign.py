@@ -455,7 +455,7 @@ def test_eval_takes_one_tracker() -> None:
         ("trax:conda run -n st python /x/my tracker.py", {}, "tracker"),
         ("trax:./track", {"a": "b c", "path": "/x/y"}, "track-b-c"),
         ("package.module:Class", {}, "Class"),
-        ("m:A", {"checkout": "/home/me/pytracking", "tracker": "tomp", "parameter": "tomp50"}, "A-tomp-tomp50"),
+        ("m:A", {"checkout": "checkouts/pytracking", "tracker": "tomp", "parameter": "tomp50"}, "A-tomp-tomp50"),
     ],
 )
 def test_names(spec: str, arguments: dict, name: str) -> None:

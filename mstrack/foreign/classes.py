@@ -10,8 +10,7 @@ import inspect
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as List
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class ClassFollower:
         """Let the object go."""
         self._tracker = None
 
-    def follow(self, sequences: List[Sequence], missing: str, clock: object) -> Iterator[tuple[Sequence, Track]]:
+    def follow(self, sequences: Iterable[Sequence], missing: str, clock: object) -> Iterator[tuple[Sequence, Track]]:
         """Track sequences from their first box, and yield each when it ends.
 
         Raises:

@@ -2,8 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as List
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +109,7 @@ class TraxFollower:
             self._folder.cleanup()
             self._folder = None
 
-    def follow(self, sequences: List[Sequence], missing: str, clock: object) -> Iterator[tuple[Sequence, Track]]:
+    def follow(self, sequences: Iterable[Sequence], missing: str, clock: object) -> Iterator[tuple[Sequence, Track]]:
         """Track sequences from their first box, and yield each when it ends.
 
         Raises:
