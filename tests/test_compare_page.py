@@ -146,13 +146,17 @@ def test_renders_without_errors_or_overflow(browser, page, width, scheme):
     assert HOSTILE in run(browser, "document.querySelector('#ranking tbody th').textContent")
 
 
+def process_seconds(browser) -> float:
+    metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    return next(metric["value"] for metric in metrics if metric["name"] == "ProcessTime")
+
+
 def test_large_page_opens_in_two_seconds(browser, large_page):
-    seconds = []
-    for _ in range(3):  # the best of three: other processes may have the cores
-        open_page(browser, large_page)
-        assert browser.get_log("browser") == []
-        seconds.append(run(browser, "performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000)
-    assert min(seconds) < 2
+    browser.execute_cdp_cmd("Performance.enable", {})
+    before = process_seconds(browser)
+    open_page(browser, large_page)
+    assert browser.get_log("browser") == []
+    assert 0 < process_seconds(browser) - before < 2, "of the page's own process: others may have the cores"
     assert run(browser, "document.querySelectorAll('#list li').length") == 245
 
 
