@@ -1,13 +1,14 @@
-"""What a tuning method costs beside `torch.optim.AdamW(fused=True)`, in a whole training iteration.
+"""What a tuning method costs beside `torch.optim.AdamW(fused=True)`, as a share of a whole training iteration.
 
-    python benchmarks/tuning_cost.py [--model mst-b256 --batch 4]
+    python benchmarks/tuning_cost.py [--model mst-b256 --batch 4] [--device cuda --batch 24] [--clock cpu]
 
-Every round computes one iteration (forward, backward, clipping, step) with each optimizer in turn, so that whatever else the
-machine does meets all of them alike; the table shows medians.
+Every round computes an iteration (forward, backward, clipping), then on its gradients the step of each optimizer in turn, each
+after the caches have been filled with something else, as an iteration leaves them. Shares and ratios are of one round, so that
+whatever else the machine does meets both sides alike; the table shows medians over the rounds. On a busy machine, CPU time of
+one thread (threads that wait for each other count as busy) tells more than the clock on the wall.
 """
 
 import argparse
-import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -23,19 +24,23 @@ from torch.utils._pytree import tree_leaves
 
 from mstrack.losses import tracking_losses
 from mstrack.models import create_model
+from mstrack.models.blocks import Prediction
 from mstrack.tuning import MST, FullFineTuning, ScalarMomentum, TunedAdamW, Tuning
 
 PATTERNS = [("head.*", 0.0), ("position*", 0.0), ("*", 1.0)]
 BASELINE = "AdamW, fused"
-METHODS: dict[str, tuple[Callable[[], Tuning], bool]] = {
-    "full fine-tuning": (FullFineTuning, False),
-    "scalar momentum": (ScalarMomentum, False),
-    "MST, exact ranks": (lambda: MST(rank="exact"), False),
-    "MST, histogram": (MST, False),
-    "MST, histogram, fused": (MST, True),
-    "MST, histogram, network": (lambda: MST(scope="network"), False),
-    "MST, velocity": (lambda: MST(update="velocity"), False),
+METHODS: dict[str, tuple[Callable[[], Tuning], dict[str, Any]]] = {
+    "full": (FullFineTuning, {}),
+    "scalar": (ScalarMomentum, {}),
+    "mst": (MST, {}),
+    "mst-network": (lambda: MST(scope="network"), {}),
+    "mst-velocity": (lambda: MST(update="velocity"), {}),
+    "mst-torch": (MST, {"kernel": "torch"}),
+    "mst-plain": (MST, {"fused": False}),
+    "mst-exact": (lambda: MST(rank="exact"), {"fused": False}),
 }
+FLUSHED = 1 << 26
+"""Bytes that are written before a step: more than caches hold."""
 
 
 class PeakMemory(TorchDispatchMode):
@@ -58,47 +63,71 @@ class PeakMemory(TorchDispatchMode):
         return result
 
 
-def make_optimizers(base: nn.Module, methods: list[str]) -> dict[str, tuple[nn.Module, torch.optim.Optimizer]]:
-    """A copy of the network and an optimizer for each method, and for the baseline."""
-    found: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
+def make_optimizers(network: nn.Module, methods: list[str]) -> dict[str, torch.optim.Optimizer]:
+    """An optimizer of the same network for the baseline and each method."""
+    made: dict[str, torch.optim.Optimizer] = {}
     for name in methods:
-        make, fused = METHODS.get(name, (FullFineTuning, False))
-        network = copy.deepcopy(base)
-        optimizer: torch.optim.Optimizer = TunedAdamW(
-            network.named_parameters(), make(), lr=1e-5, patterns=PATTERNS, fused=fused or None
-        )
-        if name == BASELINE:
-            trained = [p for group in optimizer.param_groups for p in group["params"]]
-            optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=1e-4, fused=True)
-        found[name] = network, optimizer
-    return found
+        make, how = METHODS[name]
+        made[name] = TunedAdamW(network.named_parameters(), make(), lr=1e-6, patterns=PATTERNS, **how)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    return {BASELINE: torch.optim.AdamW(trained, lr=1e-6, weight_decay=1e-4, fused=True), **made}
 
 
-def measure(pairs: dict[str, tuple[nn.Module, torch.optim.Optimizer]], batch: int, rounds: int) -> tuple[Any, Any, Any]:
-    """Seconds of forward + backward + clipping, seconds of each method's step, and bytes that each keeps or takes."""
-    model: Any = next(iter(pairs.values()))[0]
-    template, search = (
-        torch.randn(batch, model.modalities, 3, size, size) for size in (model.template_size, model.search_size)
-    )
-    boxes = torch.tensor([[0.4, 0.4, 0.2, 0.2]]).expand(batch, 4)
+def make_iteration(network: Any, batch: int, device: str) -> Callable[[], None]:
+    """Forward, backward and clipping of one batch; on a GPU in bf16."""
+    sizes = (network.template_size, network.search_size)
+    template, search = (torch.randn(batch, network.modalities, 3, size, size, device=device) for size in sizes)
+    boxes = torch.tensor([[0.4, 0.4, 0.2, 0.2]], device=device).expand(batch, 4)
+
+    def iterate() -> None:
+        network.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            maps = network(template, search)
+        tracking_losses(Prediction(*(part.float() for part in maps)), boxes)["total"].backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)
+
+    return iterate
+
+
+def seconds(job: Callable[[], Any], device: str, clock: str) -> float:
+    """What a job takes: wall-clock time, or CPU time of all threads."""
+    now = time.perf_counter if clock == "wall" else time.process_time
+    if device == "cuda":
+        torch.cuda.synchronize()
+    begin = now()
+    job()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return now() - begin
+
+
+def first_step(step: Callable[[], Any], device: str) -> int:
+    """Take the first step, which makes what is kept; the most bytes it holds at a time, or keeps."""
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with PeakMemory() as tracked:
+        step()
+    return tracked.peak
+
+
+def measure(
+    network: nn.Module, optimizers: dict[str, torch.optim.Optimizer], chosen: argparse.Namespace
+) -> tuple[Any, Any, Any]:
+    """Seconds of each round's iteration, seconds of each optimizer's steps, and bytes of its first one."""
+    iterate = make_iteration(network, chosen.batch, chosen.device)
+    filler = torch.zeros(FLUSHED, dtype=torch.uint8, device=chosen.device)
+    iterate()
+    memory = {name: first_step(optimizer.step, chosen.device) for name, optimizer in optimizers.items()}
     work: list[float] = []
-    steps: dict[str, list[float]] = {name: [] for name in pairs}
-    memory: dict[str, int] = {}
-    for number in range(rounds + 1):
-        for name, (network, optimizer) in pairs.items():
-            begin = time.perf_counter()
-            tracking_losses(network(template, search), boxes)["total"].backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)
-            middle = time.perf_counter()
-            if number == 0:
-                with PeakMemory() as tracked:
-                    optimizer.step()
-                memory[name] = tracked.peak
-            else:
-                optimizer.step()
-                steps[name].append(time.perf_counter() - middle)
-                work.append(middle - begin)
-            optimizer.zero_grad()
+    steps: dict[str, list[float]] = {name: [] for name in optimizers}
+    for _ in range(chosen.rounds):
+        work.append(seconds(iterate, chosen.device, chosen.clock))
+        for name, optimizer in optimizers.items():
+            filler.add_(1)
+            steps[name].append(seconds(optimizer.step, chosen.device, chosen.clock))
     return work, steps, memory
 
 
@@ -106,34 +135,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mst-tiny")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=30, help="iterations with each optimizer")
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", nargs="*", choices=list(METHODS), help="these methods (each needs a copy of the network)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"])
+    parser.add_argument("--only", nargs="*", choices=list(METHODS), help="these methods; each takes two buffers per parameter")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
-    base = create_model(chosen.model).train()
-    pairs = make_optimizers(base, [BASELINE, *(chosen.only or METHODS)])
-    trained = sum(p.numel() for p in next(iter(pairs.values()))[0].parameters() if p.requires_grad)
-    work, steps, memory = measure(pairs, chosen.batch, chosen.rounds)
+    network = create_model(chosen.model).train().to(chosen.device)
+    optimizers = make_optimizers(network, chosen.only or list(METHODS))
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    work, steps, memory = measure(network, optimizers, chosen)
 
-    baseline = statistics.median(steps[BASELINE])
-    iteration = statistics.median(work) + baseline
+    baseline = steps[BASELINE]
     table = Table(
-        title=f"{chosen.model}, batch {chosen.batch}: {trained / 1e6:.2f} M trainable parameters, iteration"
-        f" {1e3 * iteration:.1f} ms (of it the fused step {1e3 * baseline:.2f} ms)",
-        caption=f"torch {torch.__version__}, {chosen.threads} threads, median of {chosen.rounds} rounds",
+        title=f"{chosen.model}, batch {chosen.batch}, {chosen.device}: {trained / 1e6:.2f} M trainable parameters, iteration"
+        f" {1e3 * statistics.median(w + b for w, b in zip(work, baseline, strict=True)):.1f} ms",
+        caption=f"torch {torch.__version__}, {chosen.threads} threads, {chosen.clock} time, median of {chosen.rounds} rounds",
     )
-    for head in ("optimizer", "step, ms", "extra, ms", "extra / iteration", "extra memory, MB"):
+    for head in ("optimizer", "step, ms", "step / AdamW", "extra / iteration", "extra memory, MB"):
         table.add_column(head, justify="left" if head == "optimizer" else "right")
     for name, times in steps.items():
-        step = statistics.median(times)
-        extra = step - baseline
+        shares = [(t - b) / (w + b) for t, b, w in zip(times, baseline, work, strict=True)]
         table.add_row(
             name,
-            f"{1e3 * step:.2f}",
-            f"{1e3 * extra:+.2f}",
-            f"{100 * extra / iteration:+.2f} %",
+            f"{1e3 * statistics.median(times):.2f}",
+            f"{statistics.median(t / b for t, b in zip(times, baseline, strict=True)):.2f}",
+            f"{100 * statistics.median(shares):+.2f} %",
             f"{(memory[name] - memory[BASELINE]) / 1e6:+.2f}",
         )
     Console().print(table)

@@ -142,9 +142,18 @@ def pair_dataset(config: Config, network: Network, footage: Iterable[Footage], s
 def set_mode(network: nn.Module) -> None:
     """Training mode; batch norms whose weights are frozen keep their statistics too."""
     network.train()
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in module.parameters()):
-            module.eval()
+    for module in batch_norms(network):
+        module.train(learns(module))
+
+
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """The batch norms of a network."""
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def learns(module: nn.Module) -> bool:
+    """Whether a module has a parameter that trains."""
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def prepare_blocks(network: Network, config: Config, backend: str | Callable[..., Any] = "inductor") -> None:

@@ -13,9 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from mstrack import distributed
 from mstrack.assembly import (
     batch_losses,
+    batch_norms,
     build_model,
     build_optimizer,
     describe_lists,
+    learns,
     pair_dataset,
     prepare_blocks,
     read_sources,
@@ -224,11 +226,18 @@ def take_step(
 
 
 def _join_ranks(network: Network, place: Place) -> nn.Module:
-    """The network so wrapped that all processes get the mean of their gradients; with one process itself."""
+    """The network so wrapped that all processes get the mean of their gradients; with one process itself.
+
+    Batch norms that learn have the statistics of the first process everywhere, at each step; others never change.
+    """
     if place.world == 1:
         return network
-    partly = bool(network.idle)
-    return DistributedDataParallel(network, find_unused_parameters=partly, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        network,
+        broadcast_buffers=any(learns(module) for module in batch_norms(network)),
+        find_unused_parameters=bool(network.idle),
+        gradient_as_bucket_view=True,
+    )
 
 
 def _uncompiled(config: Config) -> AbstractContextManager[Any]:

@@ -3,6 +3,8 @@ import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: pytest-xdist has a worker per core already
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is loaded: without a GPU its kernels run on the CPU
 
 import pytest
 

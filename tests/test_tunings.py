@@ -27,6 +27,7 @@ from mstrack.tuning import (
     chunks,
     effective_rate,
 )
+from mstrack.tuning.native import load_library
 
 
 class Halved(Tuning):
@@ -64,6 +65,11 @@ VARIANTS: dict[str, Callable[[], Tuning]] = {name: resolve("tunings", name) for 
 }
 every_tuning = pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
 both_kernels = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+KERNELS: dict[str, dict[str, Any]] = {"plain": {"fused": False}, "fused": {"kernel": "torch"}, "native": {"kernel": "native"}}
+needs_compiler = pytest.mark.skipif(load_library() is None, reason="no C compiler that works: the native kernel is not here")
+every_kernel = pytest.mark.parametrize(
+    "kernel", [pytest.param(how, id=name, marks=[needs_compiler] if name == "native" else []) for name, how in KERNELS.items()]
+)
 
 
 @lru_cache(maxsize=128)
@@ -147,12 +153,12 @@ def trains(optimizer: TunedAdamW, parameter: nn.Parameter) -> bool:
 
 
 # ---------------------------------------------------------------- laws over the catalogue
-@both_kernels
+@every_kernel
 @every_tuning
-def test_zero_gradient_and_zero_decay_move_nothing(make: Callable[[], Tuning], fused: bool) -> None:
+def test_zero_gradient_and_zero_decay_move_nothing(make: Callable[[], Tuning], kernel: dict[str, Any]) -> None:
     net = Net()
     before = weights(net)
-    optimizer = optimizer_of(net, make(), weight_decay=0, fused=fused)
+    optimizer = optimizer_of(net, make(), weight_decay=0, **kernel)
     for _ in range(2):
         for parameter in net.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -160,13 +166,13 @@ def test_zero_gradient_and_zero_decay_move_nothing(make: Callable[[], Tuning], f
     assert_same_bits(before, weights(net))
 
 
-@both_kernels
+@every_kernel
 @every_tuning
-def test_frozen_parameters_stay_and_the_others_move(make: Callable[[], Tuning], fused: bool) -> None:
+def test_frozen_parameters_stay_and_the_others_move(make: Callable[[], Tuning], kernel: dict[str, Any]) -> None:
     net = Net()
     before = dict(zip(dict(net.named_parameters()), weights(net), strict=True))
     patterns = [("head*", None), ("embed*", 0), ("*", 1.0)]
-    optimizer = optimizer_of(net, make(), patterns=patterns, fused=fused)
+    optimizer = optimizer_of(net, make(), patterns=patterns, **kernel)
     assert optimizer.frozen == ["head_weight", "embed_weight"]
     run(net, optimizer, range(3))
     for name, parameter in net.named_parameters():
@@ -175,16 +181,16 @@ def test_frozen_parameters_stay_and_the_others_move(make: Callable[[], Tuning], 
         assert torch.equal(parameter, before[name]) is not trains(optimizer, parameter)
 
 
-@both_kernels
+@every_kernel
 @every_tuning
-def test_saving_and_resuming_equals_no_interruption(make: Callable[[], Tuning], fused: bool) -> None:
+def test_saving_and_resuming_equals_no_interruption(make: Callable[[], Tuning], kernel: dict[str, Any]) -> None:
     patterns = [("blocks*", 0.5), ("*", 1.0)]
     whole = Net()
-    whole_optimizer = optimizer_of(whole, make(), patterns=patterns, fused=fused)
+    whole_optimizer = optimizer_of(whole, make(), patterns=patterns, **kernel)
     run(whole, whole_optimizer, range(6))
 
     first = Net()
-    optimizer = optimizer_of(first, make(), patterns=patterns, fused=fused)
+    optimizer = optimizer_of(first, make(), patterns=patterns, **kernel)
     run(first, optimizer, range(3))
     buffer = io.BytesIO()
     torch.save({"model": first.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
@@ -192,7 +198,7 @@ def test_saving_and_resuming_equals_no_interruption(make: Callable[[], Tuning], 
     saved = torch.load(buffer, weights_only=True)
     second = Net()
     second.load_state_dict(saved["model"])
-    resumed = optimizer_of(second, make(), measured=False, patterns=patterns, fused=fused)
+    resumed = optimizer_of(second, make(), measured=False, patterns=patterns, **kernel)
     resumed.load_state_dict(saved["optimizer"])
     assert not resumed.unmeasured
     run(second, resumed, range(3, 6))
@@ -201,12 +207,12 @@ def test_saving_and_resuming_equals_no_interruption(make: Callable[[], Tuning], 
         assert_same_bits(weights(whole), weights(second))
 
 
-@both_kernels
+@every_kernel
 @every_tuning
-def test_two_identical_ranks_stay_identical(make: Callable[[], Tuning], fused: bool) -> None:
+def test_two_identical_ranks_stay_identical(make: Callable[[], Tuning], kernel: dict[str, Any]) -> None:
     left, right = Net(), Net()
-    run(left, optimizer_of(left, make(), fused=fused), range(5))
-    run(right, optimizer_of(right, make(), fused=fused), range(5))
+    run(left, optimizer_of(left, make(), **kernel), range(5))
+    run(right, optimizer_of(right, make(), **kernel), range(5))
     assert_same_bits(weights(left), weights(right))
 
 
@@ -228,13 +234,13 @@ def test_the_momentum_coefficient_is_monotone_in_sensitivity(make: Callable[[], 
         assert (kept[gradient.flatten().abs().argsort()].diff() >= 0).all()
 
 
-@both_kernels
+@every_kernel
 @every_tuning
-def test_a_skipped_step_changes_nothing_at_all(make: Callable[[], Tuning], fused: bool) -> None:
+def test_a_skipped_step_changes_nothing_at_all(make: Callable[[], Tuning], kernel: dict[str, Any]) -> None:
     straight, detour = Net(), Net()
-    straight_optimizer = optimizer_of(straight, make(), fused=fused)
+    straight_optimizer = optimizer_of(straight, make(), **kernel)
     run(straight, straight_optimizer, range(4))
-    optimizer = optimizer_of(detour, make(), fused=fused)
+    optimizer = optimizer_of(detour, make(), **kernel)
     for step, bad in ((-1, True), (0, False), (1, False), (-2, True), (-3, True), (2, False), (3, False)):
         detour.set_gradients(max(step, 0))
         if bad:
@@ -256,11 +262,11 @@ def test_the_size_of_a_chunk_changes_nothing(make: Callable[[], Tuning], monkeyp
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
-@both_kernels
+@every_kernel
 @every_tuning
-def test_a_parameter_without_a_gradient_waits(make: Callable[[], Tuning], fused: bool) -> None:
+def test_a_parameter_without_a_gradient_waits(make: Callable[[], Tuning], kernel: dict[str, Any]) -> None:
     net = Net()
-    optimizer = optimizer_of(net, make(), fused=fused)
+    optimizer = optimizer_of(net, make(), **kernel)
     for step in range(4):
         net.set_gradients(step)
         idle = step in (0, 2)
@@ -310,10 +316,13 @@ IDENTITIES: dict[str, Callable[[], Tuning]] = {
 }
 
 
-@both_kernels
+@every_kernel
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("make", IDENTITIES.values(), ids=IDENTITIES.keys())
-def test_the_identity_is_torchs_adamw_bit_for_bit(make: Callable[[], Tuning], dtype: torch.dtype, fused: bool) -> None:
+def test_the_identity_is_torchs_adamw_bit_for_bit(
+    make: Callable[[], Tuning], dtype: torch.dtype, kernel: dict[str, Any]
+) -> None:
+    fused = kernel.get("fused", True)
     ours, theirs = Net(dtype), Net(dtype)
     rows = dict(theirs.named_parameters())
     compared = [name for name in rows if not (fused and name == "slice")]  # torch's fused kernel misreads memory with gaps
@@ -321,9 +330,9 @@ def test_the_identity_is_torchs_adamw_bit_for_bit(make: Callable[[], Tuning], dt
         {"params": [p for n, p in rows.items() if n.startswith("blocks")], "lr": 1e-2 * 0.3},
         {"params": [p for n, p in rows.items() if not n.startswith("blocks") and n in compared], "lr": 1e-2},
     ]
-    kernel = {"fused": True} if fused else {"foreach": True if dtype is torch.bfloat16 else None}
-    reference = torch.optim.AdamW(groups, weight_decay=1e-2, betas=(0.85, 0.99), eps=1e-7, **kernel)
-    optimizer = optimizer_of(ours, make(), betas=(0.85, 0.99), eps=1e-7, patterns=[("blocks*", 0.3), ("*", 1)], fused=fused)
+    theirs_runs = {"fused": True} if fused else {"foreach": True if dtype is torch.bfloat16 else None}
+    reference = torch.optim.AdamW(groups, weight_decay=1e-2, betas=(0.85, 0.99), eps=1e-7, **theirs_runs)
+    optimizer = optimizer_of(ours, make(), betas=(0.85, 0.99), eps=1e-7, patterns=[("blocks*", 0.3), ("*", 1)], **kernel)
     for step in range(25):
         for net in (ours, theirs):
             net.set_gradients(step)
@@ -344,7 +353,7 @@ def test_a_state_of_torchs_adamw_can_be_continued() -> None:
     reference = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=1e-2)
     run(theirs, reference, range(3))
     ours.load_state_dict(theirs.state_dict())
-    optimizer = optimizer_of(ours, FullFineTuning())
+    optimizer = optimizer_of(ours, FullFineTuning(), fused=False)
     state = copy.deepcopy(reference.state_dict())
     state["param_groups"] = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(state)
@@ -417,14 +426,14 @@ def tune_by_hand(
     return values
 
 
-@both_kernels
+@every_kernel
 @pytest.mark.parametrize("rank", ["exact", "histogram"])
 @pytest.mark.parametrize("scope", ["tensor", "network"])
 @pytest.mark.parametrize("update", ["interpolate", "velocity"])
-def test_mst_is_the_rule_of_the_paper(update: str, scope: str, rank: str, fused: bool) -> None:
+def test_mst_is_the_rule_of_the_paper(update: str, scope: str, rank: str, kernel: dict[str, Any]) -> None:
     net, steps, lr = Net(), 4, 1e-2
     expected = tune_by_hand(Net(), steps, (0.2, 0.9), update, scope, lr, decay=1e-2)
-    run(net, optimizer_of(net, MST((0.2, 0.9), scope=scope, update=update, rank=rank), fused=fused), range(steps))
+    run(net, optimizer_of(net, MST((0.2, 0.9), scope=scope, update=update, rank=rank), **kernel), range(steps))
     slack = 0.0 if rank == "exact" else steps * 0.03 * 0.7 * lr * (4 if update == "velocity" else 1)
     for want, have in zip(expected, weights(net), strict=True):
         torch.testing.assert_close(have.double(), want, rtol=0, atol=2e-6 + slack)

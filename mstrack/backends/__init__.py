@@ -84,7 +84,8 @@ def open_backend(
             an .onnx file that `mst export` wrote, where `name` is `onnx` or `auto`.
         name: Of `BACKENDS`, or `auto`.
         device: Where it runs; None: where it is.
-        precision: `fp32`, or `bf16`: products of bfloat16 numbers, sums and norms in float32, as `torch.autocast` has it.
+        precision: `fp32`, or `bf16`: linear layers and attention multiply bfloat16 numbers; sums, norms, embeddings and the
+            head stay in float32.
 
     Raises:
         UserError: Unknown names; no such file; a backend that this device, this precision or this network cannot have.
@@ -107,7 +108,7 @@ def open_backend(
     if name == "onednn":
         model = repack(model, precision)
     elif precision == "bf16":
-        model = halve(model)
+        model = halve(model, place)
     if name == "compiled":
         model = torch.compile(model, fullgraph=True, dynamic=False)
     run: Callable[[Tensor, Tensor], Prediction] = in_halves(model, place) if precision == "bf16" else model

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mstrack.backends.precision import PRODUCTS
+from mstrack.backends.precision import protect
 from mstrack.models.blocks import Mlp
 
 ROWS = 320
@@ -67,10 +67,7 @@ def repack(network: nn.Module, precision: str) -> nn.Module:
     found = copy.deepcopy(network, {id(p): p for layer in linear for p in layer.parameters(recurse=False)})
     _fold_norms(found)
     _pack(found, dtype)
-    for module in found.modules():
-        if isinstance(module, PRODUCTS):
-            module.to(dtype)
-    return found
+    return found if precision == "fp32" else protect(found, torch.device("cpu"))
 
 
 def _pack(module: nn.Module, dtype: torch.dtype) -> None:

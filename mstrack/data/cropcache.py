@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from mstrack.data.crops import Square
 from mstrack.data.imagefiles import FrameFile
 from mstrack.data.images import colour_jet, keep_channels, repeat_channel, reverse_channels
-from mstrack.data.roots import cache_root
 from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError
+from mstrack.machine import cache_root
 
 VERSION = 2
 TILE = 128

@@ -19,12 +19,6 @@ def data_roots(given: Path | None = None) -> list[Path]:
     return named or [Path("data")]
 
 
-def cache_root() -> Path:
-    """Where the embedded benchmark, rendered events and cached crops go: `$MST_CACHE`, or `mstrack` in the user's cache."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mstrack"
-    return Path(os.environ.get("MST_CACHE") or user)
-
-
 def locate(dataset: str, given: Path | None = None) -> list[Path]:
     """Folders whose name begins with the dataset's name, or another of its names; letters and digits alone count."""
     wanted = tuple(_plain(name) for name in (dataset, *ALIASES.get(dataset, ())))

@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from mstrack.errors import UserError
-from mstrack.tuning.base import Tuning
+from mstrack.tuning.base import Tuning, kernel_rule
+from mstrack.tuning.batches import Batch, Kernel, check_kernel, choose_batch
 from mstrack.tuning.chunks import Chunk, Scratch, split_runs
 from mstrack.tuning.patterns import Pattern, select_parameters
+from mstrack.tuning.proposals import propose, propose_fused
+from mstrack.tuning.rules import Rule
 
 
 class TunedAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter 2019, decoupled weight decay) whose steps pass through a tuning method.
 
-    With `FullFineTuning` every number equals that of `torch.optim.AdamW` bit for bit: with `foreach=True`, or with `fused=True`
-    where `fused`. (Torch's default on a CPU, a loop, gives the bits of `foreach` in float32 and float64.) The states have the
-    same keys.
+    With `FullFineTuning` every number equals that of `torch.optim.AdamW` bit for bit: with `fused=True`, or with `foreach=True`
+    where not `fused`. (Torch's default on a CPU, a loop, gives the bits of `foreach` in float32 and float64.) The states have
+    the same keys.
 
     Args:
         named_parameters: As of `nn.Module.named_parameters()`.
@@ -29,8 +32,10 @@ class TunedAdamW(torch.optim.Optimizer):
         eps: Added to the root of the second moment.
         patterns: (glob pattern over names, factor of the learning rate, 0 or none to freeze); the first that matches counts,
             and every name must match. Without it everything that requires a gradient trains at factor 1.
-        fused: Compute AdamW's step by torch's fused kernel: a step never waits for the device, and a GPU is fast. None: by
-            the device, fused unless on a CPU (as torch does, whose own default there is not fused).
+        fused: Compute steps by fused kernels: a step never waits for the device, and is fast. Without, by plain operations
+            of torch: the reference.
+        kernel: Which kernel takes a step and a rule of `MST` at once: `native` on a CPU, `triton` on a GPU, `torch` for
+            neither, where the method comes after torch's fused AdamW. None: the one for the device, where it can be used.
 
     Attributes:
         tuning: The method.
@@ -38,7 +43,7 @@ class TunedAdamW(torch.optim.Optimizer):
 
     Raises:
         UserError: Names that no pattern covers, nothing to train, a hyperparameter out of range, or one that the method
-            cannot run with.
+            cannot run with; a kernel that is not there.
     """
 
     def __init__(
@@ -50,7 +55,8 @@ class TunedAdamW(torch.optim.Optimizer):
         betas: Sequence[float] | None = None,
         eps: float = 1e-8,
         patterns: Sequence[Pattern] | None = None,
-        fused: bool | None = None,
+        fused: bool = True,
+        kernel: Kernel | None = None,
     ) -> None:
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eps", eps)):
             if not value >= 0:
@@ -58,14 +64,14 @@ class TunedAdamW(torch.optim.Optimizer):
         if betas is not None and (len(betas) != 2 or not all(0 <= beta < 1 for beta in betas)):
             raise UserError(f"betas = {tuple(betas)}: expected two numbers of at least 0 and below 1.")
         selection = select_parameters(named_parameters, tuning.select, patterns)
+        check_kernel(kernel)
         self.tuning = tuning
         self.frozen = selection.frozen
-        self._chunks: list[list[Chunk]] = []
+        self.kernel = kernel
+        self._parts: list[tuple[list[Batch], list[Chunk]]] = []
         self._key: tuple[int, ...] | None = None
         self._changed = False
         groups = [{"params": rows, "lr": lr * factor} for factor, rows in selection.trained.items()]
-        if fused is None:
-            fused = all(p.device.type != "cpu" for rows in selection.trained.values() for _, p in rows)
         defaults = {"lr": lr, "betas": tuning.choose_betas(betas), "eps": eps, "weight_decay": weight_decay, "fused": fused}
         super().__init__(groups, defaults)
         for group in self.param_groups:
@@ -74,10 +80,10 @@ class TunedAdamW(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._chunks, self._key, self._changed = [], None, False
+        self._parts, self._key, self._changed = [], None, False
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"tuning": self.tuning, "frozen": self.frozen}
+        return super().__getstate__() | {"tuning": self.tuning, "frozen": self.frozen, "kernel": self.kernel}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, skip: Tensor | None = None) -> Any:
@@ -102,18 +108,28 @@ class TunedAdamW(torch.optim.Optimizer):
         self._changed = False
         if skip is not None and not self._fused and bool(skip):
             return loss
-        plan = self._plan()
+        parts = self._plan()
         self.tuning.begin_step(self.param_groups, self.state)
-        for group, chunks in zip(self.param_groups, plan, strict=True):
+        rule = self._rule()
+        for group, (batches, chunks) in zip(self.param_groups, parts, strict=True):
+            for batch in batches:
+                assert rule is not None
+                gradients = [_gradient(p, p) for p in batch.parameters]
+                batch.step(gradients, [self.state[p] for p in batch.parameters], group, rule, skip)
             for chunk in chunks:
-                chunk.gradients = [_gradient(p, like) for p, like in zip(chunk.parameters, chunk.proposals, strict=True)]
-                chunk.states = [self.state[p] for p in chunk.parameters]
-                chunk.skip = skip if self._fused else None
-                chunk.lr = group["lr"]
-                (_propose_fused if self._fused else _propose)(chunk, group)
-                self.tuning.apply(chunk)
-                chunk.gradients, chunk.states = [], []
+                self._move(chunk, group, skip)
         return loss
+
+    def _move(self, chunk: Chunk, group: dict[str, Any], skip: Tensor | None) -> None:
+        """Let AdamW propose, then the method decide."""
+        alike = zip(chunk.parameters, chunk.proposals, strict=True)
+        chunk.gradients = [_gradient(p, like).to(like.dtype) for p, like in alike]
+        chunk.states = [self.state[p] for p in chunk.parameters]
+        chunk.skip = skip if self._fused else None
+        chunk.lr = group["lr"]
+        (propose_fused if self._fused else propose)(chunk, group)
+        self.tuning.apply(chunk)
+        chunk.gradients, chunk.states = [], []
 
     # ---------------------------------------------------------------- what the method does besides steps
     @torch.no_grad()
@@ -173,9 +189,13 @@ class TunedAdamW(torch.optim.Optimizer):
     def _fused(self) -> bool:
         return bool(self.param_groups[0]["fused"])
 
+    def _rule(self) -> Rule | None:
+        """What a fused kernel may do; none: only the method itself."""
+        return kernel_rule(self.tuning) if self._fused else None
+
     # ---------------------------------------------------------------- which parameters go together
-    def _plan(self) -> list[list[Chunk]]:
-        """The chunks of each group, over the parameters that have a gradient; kept while those stay the same."""
+    def _plan(self) -> list[tuple[list[Batch], list[Chunk]]]:
+        """The batches and chunks of each group, over the parameters that have a gradient; kept while those stay the same."""
         present = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         key = tuple(id(p) for row in present for p in row)
         if key != self._key:
@@ -184,28 +204,32 @@ class TunedAdamW(torch.optim.Optimizer):
                 raise UserError("this tuning method needs sensitivities before the first step: optimizer.receive(...).")
             for parameter in new:
                 self._begin(parameter)
-            self._chunks = self._divide(present)
+            self._parts = self._divide(present)
             self._key = key
-        return self._chunks
+        return self._parts
 
-    def _divide(self, present: list[list[nn.Parameter]]) -> list[list[Chunk]]:
-        """Chunks of parameters of one group, device, type and step count; their states get the memory order of a chunk."""
+    def _divide(self, present: list[list[nn.Parameter]]) -> list[tuple[list[Batch], list[Chunk]]]:
+        """Batches, and chunks, of parameters of one group, device, type and step count; their states get their memory order."""
+        rule, scratch = self._rule(), Scratch()
+        batches: list[list[Batch]] = []
         runs: list[list[list[nn.Parameter]]] = []
         for row in present:
             alike: dict[tuple[Any, ...], list[nn.Parameter]] = {}
             for parameter in row:
-                alike.setdefault((self._count(parameter), parameter.dtype, parameter.device), []).append(parameter)
-            runs.append([run for parameters in alike.values() for run in split_runs(parameters)])
-        scratch = Scratch()
+                kind = choose_batch(parameter, rule, self.kernel)
+                alike.setdefault((kind, self._count(parameter), parameter.dtype, parameter.device), []).append(parameter)
+            batches.append([kind(parameters) for (kind, *_), parameters in alike.items() if kind is not None])
+            runs.append([run for (kind, *_), rest in alike.items() if kind is None for run in split_runs(rest)])
         scratch.reserve([run for row in runs for run in row])
         chunks = [[Chunk(run, scratch) for run in row] for row in runs]
+        for moved in (p for row in batches for batch in row for p in batch.parameters):
+            if rule is not None and rule.velocity:
+                self.state[moved].setdefault("rho", torch.zeros_like(moved))
+            _align(self.state[moved], moved)
         for chunk in (chunk for row in chunks for chunk in row):
             for moved, like in zip(chunk.parameters, chunk.proposals, strict=True):
-                state = self.state[moved]
-                for name, value in state.items():
-                    if torch.is_tensor(value) and value.shape == like.shape and value.stride() != like.stride():
-                        state[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
-        return chunks
+                _align(self.state[moved], like)
+        return list(zip(batches, chunks, strict=True))
 
     def _begin(self, parameter: nn.Parameter) -> None:
         """The state of a parameter before its first step: as torch's AdamW has it, and what the method keeps."""
@@ -223,58 +247,15 @@ class TunedAdamW(torch.optim.Optimizer):
 
 
 def _gradient(parameter: Tensor, like: Tensor) -> Tensor:
-    """The gradient in the type and memory order of the parameter."""
+    """The gradient, in its own type, in the memory order of another tensor of its shape."""
     gradient = parameter.grad
     if gradient is None or gradient.is_sparse:
         raise UserError("a sparse gradient was given; TunedAdamW takes dense ones.")
-    if gradient.dtype == like.dtype and gradient.stride() == like.stride():
-        return gradient
-    return torch.empty_like(like).copy_(gradient)
+    return gradient if gradient.stride() == like.stride() else torch.empty_like(like, dtype=gradient.dtype).copy_(gradient)
 
 
-# ---------------------------------------------------------------- where AdamW alone would go
-def _propose(chunk: Chunk, group: dict[str, Any]) -> None:
-    """Update the moments and fill `chunk.proposal`, in the order of operations of torch's own foreach AdamW."""
-    lr, (beta1, beta2) = group["lr"], group["betas"]
-    means = [state["exp_avg"] for state in chunk.states]
-    squares = [state["exp_avg_sq"] for state in chunk.states]
-    torch._foreach_add_([state["step"] for state in chunk.states], torch.ones(()))
-    step = chunk.states[0]["step"].item()
-
-    torch._foreach_lerp_(means, chunk.gradients, 1 - beta1)
-    torch._foreach_mul_(squares, beta2)
-    torch._foreach_addcmul_(squares, chunk.gradients, chunk.gradients, 1 - beta2)
-    torch._foreach_copy_(chunk.spares, squares)
-    chunk.spare.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group["eps"])
-    torch._foreach_copy_(chunk.proposals, chunk.parameters)
-    if group["weight_decay"] != 0:
-        chunk.proposal.mul_(1 - lr * group["weight_decay"])
-    torch._foreach_addcdiv_(chunk.proposals, means, chunk.spares, -(lr / (1 - beta1**step)))
-
-
-def _propose_fused(chunk: Chunk, group: dict[str, Any]) -> None:
-    """Update the moments and fill `chunk.proposal` by torch's fused kernel, which heeds the skip flag on the device."""
-    beta1, beta2 = group["betas"]
-    steps = [state["step"] for state in chunk.states]
-    skip = None if chunk.skip is None else chunk.skip.to(chunk.proposal.device, torch.float32)
-    torch._foreach_copy_(chunk.proposals, chunk.parameters)
-    torch._foreach_add_(steps, 1)
-    torch._fused_adamw_(
-        chunk.proposals,
-        chunk.gradients,
-        [state["exp_avg"] for state in chunk.states],
-        [state["exp_avg_sq"] for state in chunk.states],
-        [],
-        steps,
-        lr=group["lr"],
-        beta1=beta1,
-        beta2=beta2,
-        weight_decay=group["weight_decay"],
-        eps=group["eps"],
-        amsgrad=False,
-        maximize=False,
-        grad_scale=None,
-        found_inf=skip,
-    )
-    if skip is not None:
-        torch._foreach_sub_(steps, [skip] * len(steps))
+def _align(state: dict[str, Any], like: Tensor) -> None:
+    """Give what is kept of a parameter the memory order of another tensor of its shape."""
+    for name, value in state.items():
+        if torch.is_tensor(value) and value.shape == like.shape and value.stride() != like.stride():
+            state[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)

@@ -8,9 +8,13 @@ from torch import Tensor, nn
 
 from mstrack.errors import UserError
 from mstrack.tuning.chunks import Chunk
+from mstrack.tuning.rules import Rule
 
 BETAS = (0.9, 0.999)
 """The betas of `torch.optim.AdamW`."""
+
+DECIDING = ("rule", "adjust", "apply", "begin_step", "coefficient")
+"""What decides on a step."""
 
 
 class Tuning:
@@ -122,6 +126,13 @@ class Tuning:
                 if torch.is_tensor(value):
                     value.copy_(torch.where(chunk.skip, before.get(key, torch.zeros_like(value)), value))
 
+    def rule(self) -> Rule | None:
+        """What a fused kernel may do in the place of `adjust` and `apply`; none where only they can.
+
+        Asked for before a step and after `begin_step`. It counts only as long as no subclass overrides the others without it.
+        """
+        return Rule()
+
     def _move(self, parameter: Tensor, proposal: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         """Where one parameter goes; exactly to the proposal where `adjust` leaves the step as it is."""
         step = proposal - parameter
@@ -150,6 +161,13 @@ class Tuning:
 
 class FullFineTuning(Tuning):
     """Full fine-tuning: every step is taken as AdamW proposes it (Table 3, row b)."""
+
+
+def kernel_rule(tuning: Tuning) -> Rule | None:
+    """The rule of a method, where it holds: where nothing that decides on a step is overridden below it."""
+    order = [vars(kind) for kind in type(tuning).__mro__]
+    place = {name: i for i, names in reversed(list(enumerate(order))) for name in names if name in DECIDING}
+    return tuning.rule() if place["rule"] <= min(place.values()) else None
 
 
 def effective_rate(tuning: Tuning) -> float:

@@ -87,6 +87,11 @@ def _buffers_of(dtype: torch.dtype) -> tuple[tuple[str, torch.dtype], ...]:
     return ("proposal", dtype), ("spare", dtype), ("keys", torch.float32)
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor fills one stretch of memory, in whatever order of its dimensions."""
+    return tensor.is_contiguous() or torch.empty_like(tensor, device="meta").stride() == tensor.stride()
+
+
 def split_runs(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Split parameters, smallest first, into runs of at most the device's limit; a larger parameter is a run of its own."""
     runs: list[list[nn.Parameter]] = []

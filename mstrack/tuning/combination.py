@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from mstrack.errors import UserError
 from mstrack.registry import resolve
-from mstrack.tuning.base import Tuning
+from mstrack.tuning.base import Tuning, kernel_rule
 from mstrack.tuning.chunks import Chunk
+from mstrack.tuning.rules import Rule
 
 Of = Tuning | str | Mapping[str, Any]
 """A method, its name, or `{name: ..., arguments: {...}}`, as a recipe says it."""
@@ -68,6 +69,10 @@ class Around(Tuning):
     def apply(self, chunk: Chunk) -> None:
         """As the inner method."""
         self.of.apply(chunk)
+
+    def rule(self) -> Rule | None:
+        """As the inner method, for outer ones that leave `adjust` and `apply` to it."""
+        return kernel_rule(self.of)
 
     def mean_step(self) -> float:
         """As the inner method."""

@@ -10,10 +10,10 @@ from mstrack.errors import UserError
 from mstrack.registry import unknown
 from mstrack.tuning.base import BETAS, Tuning
 from mstrack.tuning.chunks import Chunk
+from mstrack.tuning.counting import add_magnitudes
 from mstrack.tuning.ranks import (
     MOST_BITS,
     Run,
-    add_keys,
     bin_edges,
     count_keys,
     exact_ranks,
@@ -24,6 +24,7 @@ from mstrack.tuning.ranks import (
     rank_table,
     ranks_of_rows,
 )
+from mstrack.tuning.rules import Rule
 
 Scope = Literal["tensor", "network"]
 Update = Literal["interpolate", "velocity", "released"]
@@ -110,6 +111,13 @@ class MST(Tuning):
         """The mean of 1 - m; 1 for `velocity`, whose rho adds up to all that was proposed."""
         return 1.0 if self.update == "velocity" else 1.0 - sum(self.momentum) / 2
 
+    def rule(self) -> Rule | None:
+        """Ranks of gradients by histogram, and one coefficient for all, are what the fused kernels know."""
+        low, high = self._ends
+        if self.update == "released" or (low != high and (self.rank == "exact" or self.by == "moment")):
+            return None
+        return Rule(low, high, self.update == "velocity", None if low == high else self._network)
+
     # ---------------------------------------------------------------- one parameter
     def coefficient(self, gradient: Tensor) -> Tensor:
         """Momentum coefficient m of every element of a parameter.
@@ -172,15 +180,18 @@ class MST(Tuning):
         if self.scope != "network" or low == high:
             return
         present = [(p, group) for group in groups for p in group["params"] if p.grad is not None]
-        signals = (_moment(p, states[p], group) if self.by == "moment" else p.grad for p, group in present)
-        if self.rank == "exact":
-            self._network = torch.cat([magnitude_keys(s) for s in signals]).sort().values if present else None
+        if not present:
+            self._network = None
             return
-        counts: Tensor | None = None
-        for signal in signals:
-            counts = torch.zeros(1 << MOST_BITS, dtype=torch.int64, device=signal.device) if counts is None else counts
-            add_keys(counts, magnitude_keys(signal).bitwise_right_shift_(31 - MOST_BITS))
-        self._network = None if counts is None else rank_table(counts, sum(p.numel() for p, _ in present))
+        moment = self.by == "moment"
+        signals = (_moment(p, states[p], group) if moment else p.grad for p, group in present)
+        if self.rank == "exact":
+            self._network = torch.cat([magnitude_keys(s) for s in signals]).sort().values
+            return
+        counts = torch.zeros(1 << MOST_BITS, dtype=torch.int64, device=present[0][0].device)
+        for some in ([signal] for signal in signals) if moment else [list(signals)]:
+            add_magnitudes(counts, some)
+        self._network = rank_table(counts, sum(p.numel() for p, _ in present))
 
     def apply(self, chunk: Chunk) -> None:
         """Move the parameters of a chunk; the fast version of `adjust`, with one pass for all ranks of the chunk."""

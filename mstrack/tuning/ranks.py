@@ -35,7 +35,7 @@ def plan_runs(sizes: tuple[int, ...]) -> tuple[Run, ...]:
     runs: list[Run] = []
     start = 0
     for size in sizes:
-        bits = 0 if size <= SORTED else choose_bits(size)
+        bits = tensor_bits(size)
         last = runs[-1] if runs else None
         if last is not None and last.bits == bits and (bits or last.sizes[0] == size):
             runs[-1] = Run(last.start, start + size, (*last.sizes, size), bits)
@@ -43,6 +43,11 @@ def plan_runs(sizes: tuple[int, ...]) -> tuple[Run, ...]:
             runs.append(Run(start, start + size, (size,), bits))
         start += size
     return tuple(run for run in runs if run.stop > run.start)
+
+
+def tensor_bits(size: int) -> int:
+    """Resolution that a tensor is ranked at; 0: exactly."""
+    return 0 if size <= SORTED else choose_bits(size)
 
 
 def choose_bits(size: int) -> int:

@@ -15,8 +15,8 @@ from mstrack.data.events.folders import convert_to, find_current, name_folders
 from mstrack.data.events.recipes import find_recipe
 from mstrack.data.events.times import Timing, UnknownTimesError
 from mstrack.data.imagefiles import decode
-from mstrack.data.roots import cache_root
 from mstrack.errors import UserError
+from mstrack.machine import cache_root
 
 try:
     import fcntl

@@ -18,8 +18,8 @@ from mstrack.data.events.recipes import Recipe, encode, find_recipe
 from mstrack.data.events.times import Timing
 from mstrack.data.events.types import CameraFrame
 from mstrack.data.events.windows import paint
-from mstrack.data.roots import cache_root
 from mstrack.errors import UserError, warn
+from mstrack.machine import cache_root
 from mstrack.results import read_json, write_json, write_text
 
 try:

@@ -19,11 +19,11 @@ import numpy as np
 
 from mstrack.data.annotations import read_boxes, read_flags
 from mstrack.data.layout import list_frames
-from mstrack.data.roots import cache_root
 from mstrack.data.sequence import MODALITIES, Sequence
 from mstrack.data.synthetic.looks import SIDE, relevant
 from mstrack.data.synthetic.recording import name_sequence, record_split
 from mstrack.errors import UserError
+from mstrack.machine import cache_root
 from mstrack.registry import unknown
 
 try:

@@ -1,0 +1,141 @@
+"""Work is shared through a folder: everything once, by whoever is alive."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mstrack import claims
+from mstrack.claims import LOST, Claims, anybody_at_work
+from mstrack.evaluation import evaluate
+from mstrack.foreign import open_tracker
+from mstrack.results import read_json
+
+TESTS = Path(__file__).parent
+SEQUENCES = 9
+NAMES = ["plain", "a/b", "ünï [1]*.2", *(f"s{i}" for i in range(20))]
+
+
+def claim_of_the_dead(folder: Path, name: str) -> None:
+    """Let a process claim a name and be killed."""
+    code = "import os, sys; from pathlib import Path; from mstrack.claims import Claims;"
+    code += "c = Claims(Path(sys.argv[1])); c.take(sys.argv[2]); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code, str(folder), name])
+    assert done.returncode == -signal.SIGKILL
+
+
+def take_all(folder: Path, names: list[str], takers: int = 6) -> Counter[str]:
+    """How often each name is had by several who try at the same time."""
+
+    def try_all(_: int) -> list[str]:
+        mine = Claims(folder)
+        return [name for name in names if mine.take(name)]
+
+    with ThreadPoolExecutor(takers) as pool:
+        return Counter(name for taken in pool.map(try_all, range(takers)) for name in taken)
+
+
+def test_every_name_is_had_once(tmp_path: Path) -> None:
+    assert take_all(tmp_path, NAMES) == Counter(NAMES)
+    assert take_all(tmp_path, NAMES) == Counter()
+
+
+def test_what_a_dead_process_had_is_had_again_once(tmp_path: Path) -> None:
+    for name in ("first", "second", "first"):
+        claim_of_the_dead(tmp_path, name)
+    assert not anybody_at_work(tmp_path)
+    assert Claims(tmp_path).is_free("first")
+    assert take_all(tmp_path, ["first", "second"]) == Counter(["first", "second"])
+    assert anybody_at_work(tmp_path)
+    assert not Claims(tmp_path).is_free("first")
+
+
+def test_what_is_held_ends_with_the_context_and_nothing_is_left(tmp_path: Path) -> None:
+    claim_of_the_dead(tmp_path, "a")
+    with Claims(tmp_path) as mine:
+        assert mine.take("a")
+        assert mine.take("b")
+        assert not Claims(tmp_path).take("b")
+        mine.release("b")
+        assert Claims(tmp_path).is_free("b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_on_another_machine_lives_as_long_as_it_gives_signs(tmp_path: Path) -> None:
+    mine = Claims(tmp_path)
+    assert mine.take("a")
+    path = mine.held["a"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "elsewhere"}))
+    assert not Claims(tmp_path).is_free("a")
+    os.utime(path, (time.time() - LOST - 5,) * 2)
+    assert Claims(tmp_path).is_free("a")
+
+
+@pytest.mark.parametrize("text", ["", '{"machine": "x"', "[]"])
+def test_a_claim_that_cannot_be_read_lasts_only_for_a_while(tmp_path: Path, text: str) -> None:
+    mine = Claims(tmp_path)
+    assert mine.take("a")
+    mine.held["a"].write_text(text)
+    assert not Claims(tmp_path).is_free("a")
+    os.utime(mine.held["a"], (time.time() - LOST - 5,) * 2)
+    assert Claims(tmp_path).is_free("a")
+
+
+def test_the_number_of_a_process_that_is_used_again_claims_nothing(tmp_path: Path) -> None:
+    mine = Claims(tmp_path)
+    assert mine.take("a")
+    path = mine.held["a"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "started": "1"}))
+    assert Claims(tmp_path).is_free("a")
+
+
+def test_who_holds_a_claim_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "BEAT", 0.02)
+    with Claims(tmp_path) as mine:
+        mine.take("a")
+        os.utime(mine.held["a"], (0, 0))
+        deadline = time.monotonic() + 20
+        while mine.held["a"].stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert mine.held["a"].stat().st_mtime > 0
+
+
+@pytest.mark.parametrize("ranks", [False, True], ids=["started one by one", "by torchrun"])
+def test_several_processes_share_an_evaluation_and_survive_one(tmp_path: Path, ranks: bool) -> None:
+    """One of three is killed in the middle of a sequence: the others end its work, and nothing else is done twice."""
+    log = tmp_path / "log.txt"
+    arguments = {"log": str(log), "fellows": 3}
+    line = [sys.executable, "-m", "mstrack", "eval", "--tracker", "slow_tracker:Slow", "--out", str(tmp_path / "out")]
+    line += ["--on", "moving_squares:load", "--root", str(tmp_path / "squares"), "--modality", "thermal"]
+    line += [part for key, value in arguments.items() for part in ("--tracker-argument", f"{key}={value}")]
+    line += ["--argument", f"sequences={SEQUENCES}"]
+    processes = []
+    for rank in range(3):
+        environment = {**os.environ, "PYTHONPATH": str(TESTS), **({"SLOW_DIES": "1"} if rank == 2 else {})}
+        environment |= {"RANK": str(rank), "WORLD_SIZE": "3"} if ranks else {}
+        processes.append(subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path))
+    ends = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, -signal.SIGKILL], ends
+    begun = Counter(log.read_text().split())
+    assert set(begun) == {str(process.pid) for process in processes}
+    assert begun.total() == SEQUENCES + 1
+    assert begun[str(processes[2].pid)] == 2
+    assert not (tmp_path / "out" / ".claims").exists()
+    scores = read_json(tmp_path / "out" / "scores.json")
+    log.write_text("1 2 3 1 2 3")
+    sys.path.insert(0, str(TESTS))
+    options = {"on": "moving_squares:load", "root": tmp_path / "squares", "modality": "thermal"}
+    alone = evaluate(
+        open_tracker("slow_tracker:Slow", arguments), **options, out=tmp_path / "alone", arguments={"sequences": SEQUENCES}
+    )
+    assert read_json(alone.folder / "scores.json")["sequences"] == scores["sequences"]
+    for sequence in alone.sequences:
+        texts = [(folder / f"{sequence.name}.txt").read_text() for folder in (alone.folder, tmp_path / "out")]
+        assert texts[0] == texts[1]
