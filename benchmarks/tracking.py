@@ -11,7 +11,7 @@ import datetime
 import gzip
 import importlib.util
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from mstrack.export import export
 from mstrack.metrics import ope
 from mstrack.models.network import Network
 from mstrack.plain import PlainTracker, plain_network
-from mstrack.tracker import Tracker, follow
+from mstrack.tracker import TrackerBatch, follow
 
 TINY = "mst-tiny-thermal"
 GOLDEN_FRAMES = 10
@@ -47,10 +47,11 @@ def variants(device: torch.device) -> list[tuple[str, str]]:
     return [(name, precision) for precision in ("fp32", "bf16") for name in names if (name, precision) != ("onnx", "bf16")]
 
 
-def table(headers: list[str], rows: list[list[str]]) -> None:
-    print("|", " | ".join(headers), "|\n|" + "---|" * len(headers))
+def table(headers: list[str], rows: Iterable[list[str]]) -> None:
+    """Rows are printed as they come."""
+    print("|", " | ".join(headers), "|\n|" + "---|" * len(headers), flush=True)
     for row in rows:
-        print("|", " | ".join(row), "|")
+        print("|", " | ".join(row), "|", flush=True)
     print()
 
 
@@ -58,14 +59,16 @@ def table(headers: list[str], rows: list[list[str]]) -> None:
 def single(models: list[str], device: torch.device, rounds: int) -> None:
     print("### One sequence, from crop to box\n")
     print("Medians of interleaved steps; the ratio is to the plain loop (`mstrack/plain.py`) in the same run.\n")
-    rows = []
-    for name in models:
-        network = load(name).to(device)
-        runners = {key: open_backend(network, key[0], device, key[1]) for key in variants(device)}
-        count = rounds if name.endswith("tiny") else max(3, rounds // 6)
-        found = measure_single(PlainTracker(plain_network(network)), runners, 1.0, count)
-        rows += [[name, f"{s.backend}, {s.precision}", *parts(s), f"{s.fps / found[0].fps:.2f}"] for s in found]
-    table(["network", "backend", "crop, ms", "network", "decode", "total", "frames/s", "x plain"], rows)
+
+    def rows() -> Iterator[list[str]]:
+        for name in models:
+            network = load(name).to(device)
+            runners = {key: open_backend(network, key[0], device, key[1]) for key in variants(device)}
+            count = rounds if name.endswith("tiny") else max(3, rounds // 6)
+            found = measure_single(PlainTracker(plain_network(network)), runners, 1.0, count)
+            yield from ([name, f"{s.backend}, {s.precision}", *parts(s), f"{s.fps / found[0].fps:.2f}"] for s in found)
+
+    table(["network", "backend", "crop, ms", "network", "decode", "total", "frames/s", "x plain"], rows())
 
 
 def parts(speed: Speed) -> list[str]:
@@ -76,20 +79,26 @@ def parts(speed: Speed) -> list[str]:
 # ---------------------------------------------------------------- lock step
 def lockstep(models: list[str], device: torch.device, seconds: float, frames: int) -> None:
     print("### Sequences in lock step, fp32\n")
-    rows = []
-    for name in models:
-        network = load(name)
-        for backend in ("graph",) if device.type == "cuda" else ("eager", "onednn", "onnx"):
-            runner = open_backend(network, backend, device)
+
+    def rows() -> Iterator[list[str]]:
+        for name, backend in [(model, backend) for model in models for backend in usual(model, device)]:
+            runner = open_backend(load(name), backend, device)
             speeds = list(grow(lambda batch, runner=runner: measure_batch(runner, batch, seconds)))
             best = max(speeds, key=lambda speed: speed.fps)
             tiny = name.endswith("tiny")
-            same, count = agreement(runner, clips(24 if tiny else 4, frames if tiny else 6), max(best.batch, 2))
+            same, count = agreement(runner, clips(24 if tiny else 4, frames if tiny else 5), max(best.batch, 2))
             ratio = f"{best.fps / speeds[0].fps:.2f}"
-            rows.append(
-                [name, backend, f"{speeds[0].fps:.2f}", str(best.batch), f"{best.fps:.2f}", ratio, f"{same:.2%} of {count}"]
-            )
-    table(["network", "backend", "batch 1, frames/s", "best batch", "frames/s", "ratio", f"boxes within {SAME} px"], rows)
+            rates = [f"{speeds[0].fps:.2f}", str(best.batch), f"{best.fps:.2f}", ratio]
+            yield [name, backend, *rates, f"{same:.2%} of {count}"]
+
+    table(["network", "backend", "batch 1, frames/s", "best batch", "frames/s", "ratio", f"boxes within {SAME} px"], rows())
+
+
+def usual(name: str, device: torch.device) -> tuple[str, ...]:
+    """What `auto` chooses, and for the tiny network its rivals."""
+    if device.type == "cuda":
+        return ("graph",)
+    return ("eager", "onednn", "onnx") if name.endswith("tiny") else ("onednn",)
 
 
 def grow(measure: Callable[[int], Speed], largest: int = 32) -> Iterator[Speed]:
@@ -118,39 +127,74 @@ def agreement(runner: Backend, sequences: list[Sequence], batch: int) -> tuple[f
 def files(models: list[str], device: torch.device, seconds: float) -> None:
     print("### From files to boxes\n")
     print(f"JPEG pairs of 640 x 480, decoded by threads beside the network. LasHeR: {LASHER:,} frames.\n")
-    rows = []
-    for name in models:
-        network = load(name)
-        usual = "graph" if device.type == "cuda" else "onednn"
-        for backend, precision, batch in ((usual, "fp32", 1), (usual, "fp32", 8), (usual, "bf16", 8)):
-            speed = measure_files(open_backend(network, backend, device, precision), batch, seconds)
-            share, hours = f"{speed.fps / speed.network_fps:.2f}", duration(LASHER / speed.fps)
-            cells = [f"{speed.network_fps:.2f}", f"{speed.fps:.2f}", share, hours]
-            rows.append([name, f"{backend}, {precision}", str(batch), *cells])
-    table(["network", "backend", "batch", "network alone, frames/s", "file to box", "ratio", "LasHeR"], rows)
+
+    def rows() -> Iterator[list[str]]:
+        backend = "graph" if device.type == "cuda" else "onednn"
+        for name in models:
+            for precision, batch in (("fp32", 1), ("fp32", 4), ("bf16", 4)):
+                speed = measure_files(open_backend(load(name), backend, device, precision), batch, seconds)
+                share, hours = f"{speed.fps / speed.network_fps:.2f}", duration(LASHER / speed.fps)
+                cells = [f"{speed.network_fps:.2f}", f"{speed.fps:.2f}", share, hours]
+                yield [name, f"{backend}, {precision}", str(batch), *cells]
+
+    table(["network", "backend", "batch", "network alone, frames/s", "file to box", "ratio", "LasHeR"], rows())
 
 
 # ---------------------------------------------------------------- exactness
 def exact(device: torch.device, golden: Path, count: int) -> None:
     print("### Fast and right\n")
-    print("Success rate of mst-tiny on the embedded test set, and the golden tracking run of ostrack-b256.\n")
-    network, sequences = checkpoint.load(TINY), load_sequences("synthetic", "test", modality="thermal")[:count]
-    wide, frames, start = golden_run(golden) if (golden / "recipe.py").is_file() else (None, [], None)
-    rows, reference = [], np.empty(0)
-    for backend, precision in variants(device):
-        tracked = {s.name: t for s, t in follow(open_backend(network, backend, device, precision), sequences, batch=16)}
-        scores = [ope.score(tracked[s.name].boxes, None, s.boxes, s.valid) for s in sequences]
-        success = 100 * float(np.mean([score.success.mean() for score in scores]))
-        distance = ""
-        if wide is not None:
-            tracker = Tracker(open_backend(wide, backend, device, precision))
-            tracker.init(frames[0], start)
-            boxes = np.array([tracker.update(frame).box for frame in frames[1:]])
-            reference = boxes if not len(reference) else reference
-            distance = f"{np.abs(boxes - reference).mean():.4f}"
-        rows.append([f"{backend}, {precision}", f"{success:.2f}", distance])
-    headers = [f"SR, {len(sequences)} sequences", f"mean difference of the first {GOLDEN_FRAMES} golden boxes, px"]
-    table(["backend", *headers], rows)
+    print(
+        "Success rates of the shipped trackers on the embedded test sets, each difference with half its 95 % interval over the"
+        f" sequences; and the first {GOLDEN_FRAMES} boxes of the golden run of ostrack-b256, each from the last box of the fp32"
+        " run, and each from its own: random weights turn the least difference of a crop into another box.\n"
+    )
+    kinds = {kind: load_sequences("synthetic", "test", modality=kind)[:count] for kind in ("thermal", "depth", "event")}
+    networks = {kind: checkpoint.load(f"mst-tiny-{kind}") for kind in kinds}
+    wide = golden_run(golden) if (golden / "recipe.py").is_file() else None
+
+    def rows() -> Iterator[list[str]]:
+        reference: dict[str, Any] = {}
+        for backend, precision in variants(device):
+            success = {
+                kind: rates(open_backend(networks[kind], backend, device, precision), sequences)
+                for kind, sequences in kinds.items()
+            }
+            boxes = [] if wide is None else golden_boxes(open_backend(wide[0], backend, device, precision), wide, reference)
+            reference = reference or {**success, "boxes": boxes[0] if boxes else None}
+            every = [success[kind] - reference[kind] for kind in kinds]
+            cells = [f"{success[kind].mean():.2f} ({spread(d)})" for kind, d in zip(kinds, every, strict=True)]
+            distances = [f"{np.abs(found - reference['boxes']).mean():.3f}" for found in boxes] or ["", ""]
+            yield [f"{backend}, {precision}", *cells, spread(np.concatenate(every)), *distances]
+
+    headers = [*(f"SR, {kind}" for kind in kinds), "all", "px, from the fp32 boxes", "px, from its own"]
+    table(["backend", *headers], rows())
+
+
+def rates(runner: Backend, sequences: list[Sequence]) -> Any:
+    """Success rate of each sequence, in percent."""
+    tracked = {s.name: t.boxes for s, t in follow(runner, sequences, batch=16)}
+    return np.array([100 * ope.score(tracked[s.name], None, s.boxes, s.valid).success.mean() for s in sequences])
+
+
+def spread(differences: Any) -> str:
+    """Mean and half of the 95 % interval."""
+    return f"{differences.mean():+.2f} ± {1.96 * differences.std() / len(differences) ** 0.5:.2f}"
+
+
+def golden_boxes(runner: Backend, run: tuple[Network, list[Frame], Any], reference: dict[str, Any]) -> list[Any]:
+    """Boxes of the frames after the first, from the last box of the reference and from the last of its own."""
+    _, frames, start = run
+    found = []
+    for before in ([start, *reference["boxes"]] if reference else None, None):
+        tracker = TrackerBatch(runner)
+        tracker.init([frames[0]], [start])
+        boxes = []
+        for i, frame in enumerate(frames[1:]):
+            if before is not None:
+                tracker.move([before[i]])
+            boxes.append(tracker.update([frame])[0][0])
+        found.append(np.array(boxes))
+    return found
 
 
 def golden_run(golden: Path) -> tuple[Network, list[Frame], Any]:

@@ -250,6 +250,7 @@ class _Step:
         self._runner, self._batch = runner, batch
         self._frames, self._boxes = make_frames(batch), np.tile(BOX, (batch, 1))
         self._tracker = TrackerBatch(runner)
+        self._tracker.init(self._frames, self._boxes)
         self._parts: list[tuple[float, float, float]] = []
         self._totals: list[float] = []
 
@@ -267,7 +268,7 @@ class _Step:
         return seconds
 
     def _step(self, apart: bool) -> tuple[Clock, float]:
-        self._tracker.init(self._frames, self._boxes)
+        self._tracker.move(self._boxes)
         clock = self._tracker.clock = Clock(apart=apart)
         started = time.perf_counter()
         self._tracker.update(self._frames)

@@ -158,6 +158,10 @@ class TrackerBatch:
             complete, self._boxes[where], self._geometry.template_factor, self._geometry.template_size
         )
 
+    def move(self, boxes: Iterable[ArrayLike]) -> None:
+        """Say where the targets are, as after a detection: the next crops are cut around these (B, 4) x, y, w, h in pixels."""
+        self._boxes = np.array(list(boxes), dtype=np.float64).reshape(self._boxes.shape)
+
     @torch.inference_mode()
     def update(self, frames: List[Frame], active: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Take one frame further those sequences that have one.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mstrack import create_model
 from mstrack.backends import BACKENDS, Geometry, choose, open_backend
 from mstrack.backends.graphs import Graphs
+from mstrack.backends.onednn import is_supported
 from mstrack.backends.precision import halve, protect
 from mstrack.errors import UserError
 from mstrack.inputs import Pair, cut_on_device, cut_on_host
@@ -60,6 +61,10 @@ def test_every_backend_is_the_network(name: str) -> None:
 @torch.inference_mode()
 def test_half_precision_in_onednn_layout_is_as_close_as_autocast() -> None:
     network = lively("mst-tiny").eval()
+    if not is_supported("bf16"):
+        with pytest.raises(UserError, match="computes in bf16 only on a processor with AVX-512"):
+            open_backend(network, "onednn", precision="bf16")
+        return
     inputs = crops(network, 4)
     expected = network(*inputs)
     allowed = 1.5 * largest_difference(open_backend(network, "eager", precision="bf16")(*inputs), expected)
@@ -78,7 +83,7 @@ def test_half_precision_halves_linear_layers_alone() -> None:
 def test_eager_runs_the_module_itself_and_the_others_a_copy() -> None:
     network = lively("ostrack-tiny").eval()
     inputs = crops(network)
-    kinds = (("onednn", "fp32"), ("onednn", "bf16"), ("eager", "bf16"))
+    kinds = [("onednn", "fp32"), ("eager", "bf16"), *([("onednn", "bf16")] if is_supported("bf16") else [])]
     copies = [open_backend(network, name, precision=precision) for name, precision in kinds]
     before = [copied(*inputs) for copied in copies]
     runner = open_backend(network, "eager")
@@ -130,6 +135,7 @@ def test_auto_never_compiles_on_a_cpu() -> None:
     with torch.device("meta"):
         wide = create_model("ostrack-b256", depth=1)
     assert choose(wide, CPU) == "onednn"
+    assert choose(wide, CPU, "bf16") == ("onednn" if is_supported("bf16") else "eager")
     assert choose(create_model("ostrack-tiny"), CPU) == "eager"
     assert choose(wide, torch.device("cuda")) == "graph"
 

@@ -100,7 +100,7 @@ def open_backend(
     model: Any = loaded.to(device).eval()
     place = next(model.parameters()).device
     if name == "auto":
-        name = choose(model, place)
+        name = choose(model, place, precision)
     _check(name, place, precision)
     geometry, provenance = Geometry.of(model), getattr(model, "provenance", {})
     if name == "onnx":
@@ -117,11 +117,12 @@ def open_backend(
     return Backend(name, precision, place, geometry, run, provenance)
 
 
-def choose(network: Any, device: torch.device) -> str:
+def choose(network: Any, device: torch.device, precision: str = "fp32") -> str:
     """What `auto` stands for: graphs on a GPU; on a CPU oneDNN's layout for wide networks."""
     if device.type == "cuda":
         return "graph"
-    return "onednn" if device.type == "cpu" and getattr(network, "width", 0) >= WIDE and is_supported() else "eager"
+    is_wide = getattr(network, "width", 0) >= WIDE
+    return "onednn" if device.type == "cpu" and is_wide and is_supported(precision) else "eager"
 
 
 def _check(name: str, device: torch.device, precision: str) -> None:
@@ -130,6 +131,11 @@ def _check(name: str, device: torch.device, precision: str) -> None:
         raise UserError(f"backend 'graph' is a CUDA graph, and this is {device.type}: use onednn, onnx or eager.")
     if name == "onednn" and (device.type != "cpu" or not is_supported()):
         raise UserError(f"backend 'onednn' is for the CPU, with a torch built with oneDNN; this is {device.type}: use eager.")
+    if name == "onednn" and not is_supported(precision):
+        raise UserError(
+            f"backend 'onednn' computes in {precision} only on a processor with AVX-512 or better, which this is not:"
+            f" use fp32, or eager, which is slow in {precision} here."
+        )
     if name == "onnx" and precision != "fp32":
         raise UserError(f"backend 'onnx' computes in fp32, not in {precision}: use eager or onednn for {precision}.")
 

@@ -17,9 +17,10 @@ ROWS = 320
 """Tokens for which the layout is chosen; it serves any number."""
 
 
-def is_supported() -> bool:
-    """Whether this torch has the operators."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def is_supported(precision: str = "fp32") -> bool:
+    """Whether this torch has the operators, and for `bf16` this processor the instructions (on x86, AVX-512)."""
+    has_operators = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return has_operators and (precision == "fp32" or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class PackedLinear(nn.Module):
