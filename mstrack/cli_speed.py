@@ -16,7 +16,9 @@ speed_app = typer.Typer()
 Backend = Annotated[
     Literal["auto", "eager", "onednn", "graph", "compiled", "onnx"], typer.Option(help="How the network is run: docs/speed.md.")
 ]
-Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="bf16: boxes within half a pixel, about twice as fast on a GPU, and on a CPU with AVX-512.")]
+Precision = Annotated[
+    Literal["fp32", "bf16"], typer.Option(help="bf16: boxes within half a pixel, about twice as fast where the processor can.")
+]
 
 
 @speed_app.command()
