@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from mstrack.bench import BOX, describe_machine, make_frames
+from mstrack.measuring import BOX, describe_machine, make_frames
 from mstrack.models import create_model
 from mstrack.plain import PlainTracker, plain_network
 

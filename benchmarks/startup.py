@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 
-from mstrack.bench import BOX, make_frames
+from mstrack.measuring import BOX, make_frames
 
 PROBES = {
     "Python alone": ["-c", "pass"],

@@ -20,16 +20,18 @@ import torch
 
 from mstrack import checkpoint, create_model
 from mstrack.backends import Backend, open_backend
-from mstrack.bench import LASHER, WORTH, Speed, describe_machine, measure_batch, measure_files, measure_single
+from mstrack.bench import LASHER
 from mstrack.cli_speed import duration
 from mstrack.data import load_sequences
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
 from mstrack.export import export
+from mstrack.lockstep import follow
+from mstrack.measuring import WORTH, Speed, describe_machine, measure_batch, measure_files, measure_single
 from mstrack.metrics import ope
 from mstrack.models.network import Network
 from mstrack.plain import PlainTracker, plain_network
-from mstrack.tracker import TrackerBatch, follow
+from mstrack.tracker import TrackerBatch
 
 TINY = "mst-tiny-thermal"
 GOLDEN_FRAMES = 10

@@ -29,8 +29,8 @@ from mstrack import load
 from mstrack.data import Sequence, load_sequences, synthetic
 from mstrack.data.splits import read_list
 from mstrack.errors import DataWarning
+from mstrack.lockstep import follow
 from mstrack.metrics import longterm
-from mstrack.tracker import follow
 
 TRACKER = "mst-tiny-depth"
 REQUIREMENTS = ("vot-toolkit==0.7.3", "vot-trax==4.0.2", "attributee<0.1.10")

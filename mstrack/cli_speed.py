@@ -9,7 +9,8 @@ import typer
 from mstrack.terminal import print_table, say, say_error, show_progress
 
 if TYPE_CHECKING:
-    from mstrack.bench import Bench, Speed
+    from mstrack.bench import Bench
+    from mstrack.measuring import Speed
 
 speed_app = typer.Typer()
 

@@ -21,11 +21,12 @@ from mstrack.claims import Claims
 from mstrack.data import Sequence
 from mstrack.distributed import choose_device, torchrun_rank
 from mstrack.errors import DataWarning, UserError
+from mstrack.lockstep import follow
 from mstrack.models import create_model
 from mstrack.models.network import Network
 from mstrack.provenance import identify
 from mstrack.results import Track, write_track
-from mstrack.tracker import Clock, follow
+from mstrack.tracker import Clock
 
 Progress = Callable[[int, int, str], None]
 Tracks = Iterator[tuple[Sequence, Track]]

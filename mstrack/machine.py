@@ -1,6 +1,7 @@
 """What this process may use of the machine."""
 
 import os
+import platform
 from pathlib import Path
 
 
@@ -13,3 +14,13 @@ def cache_root() -> Path:
     """Where what is made once and kept goes, cached crops or compiled code: `$MST_CACHE`, or `mstrack` in the user's cache."""
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mstrack"
     return Path(os.environ.get("MST_CACHE") or user)
+
+
+def describe_processor(*fields: str) -> str:
+    """What the system says of the processor, under the first of these names that it has: by default what it is called."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    said = (line.partition(":")[2].strip() for line in lines if line.startswith(fields or ("model name",)))
+    return next(said, platform.processor() or platform.machine())

@@ -6,9 +6,9 @@ from mstrack.assembly import Footage, batch_losses, pair_dataset, set_mode, spli
 from mstrack.config import Config
 from mstrack.data.sampling import load_batches
 from mstrack.distributed import Place, mean_over_ranks
+from mstrack.lockstep import follow
 from mstrack.metrics import ope
 from mstrack.models.network import Network
-from mstrack.tracker import follow
 
 SEED = 1_000_003
 

@@ -18,10 +18,11 @@ from mstrack.backends.onednn import is_supported
 from mstrack.backends.precision import halve, protect
 from mstrack.errors import UserError
 from mstrack.inputs import Pair, cut_on_device, cut_on_host
+from mstrack.lockstep import follow
 from mstrack.models.network import Network
 from mstrack.plain import PlainTracker, plain_network
 from mstrack.registry import MODELS
-from mstrack.tracker import Tracker, TrackerBatch, follow
+from mstrack.tracker import Tracker, TrackerBatch
 
 TINY = sorted(name for name in MODELS if name.endswith("-tiny"))
 CPU = torch.device("cpu")

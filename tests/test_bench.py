@@ -8,12 +8,13 @@ import pytest
 import torch
 from lively import lively
 
-from mstrack import bench
+from mstrack import bench, measuring
 from mstrack.backends import open_backend
 from mstrack.backends.onednn import is_supported
-from mstrack.bench import PLAIN, Bench, FileSpeed, Speed
+from mstrack.bench import Bench
 from mstrack.cli_speed import bench_notes, bench_table, duration
 from mstrack.errors import UserError
+from mstrack.measuring import PLAIN, FileSpeed, Speed
 from mstrack.plain import PlainTracker, plain_network
 
 CPU = torch.device("cpu")
@@ -63,16 +64,16 @@ def test_what_lasher_would_take_is_said() -> None:
 
 def test_a_batch_and_files_are_measured() -> None:
     runner = open_backend(lively("mst-tiny"), "eager")
-    speed = bench.measure_batch(runner, 3, 0.02)
+    speed = measuring.measure_batch(runner, 3, 0.02)
     assert (speed.batch, speed.backend) == (3, "eager")
     assert speed.total > 0
-    files = bench.measure_files(runner, 2, 0.05, shortest=4)
+    files = measuring.measure_files(runner, 2, 0.05, shortest=4)
     assert 0 < files.fps < files.network_fps
 
 
 def test_without_a_plain_loop_there_is_no_ratio() -> None:
     runners = {("eager", "fp32"): open_backend(lively("ostrack-tiny"), "eager")}
-    single = bench.measure_single(None, runners, 0.01, rounds=2)
+    single = measuring.measure_single(None, runners, 0.01, rounds=2)
     assert [speed.backend for speed in single] == ["eager"]
     _, rows = bench_table(Bench("x", "y", single, single, FileSpeed(1, 1, 1), single[0], {}))
     assert rows[0][-1] == ""
@@ -80,7 +81,7 @@ def test_without_a_plain_loop_there_is_no_ratio() -> None:
 
 def test_the_plain_loop_is_measured_whole() -> None:
     plain = PlainTracker(plain_network(lively("ostrack-tiny")))
-    (speed,) = bench.measure_single(plain, {}, 0.01, rounds=2)
+    (speed,) = measuring.measure_single(plain, {}, 0.01, rounds=2)
     assert speed.total > 0
     assert math.isnan(speed.network)
 

@@ -14,8 +14,9 @@ from mstrack.boxes import clip
 from mstrack.data.crops import crop, from_crop
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
+from mstrack.lockstep import follow
 from mstrack.models.blocks import Prediction, normalise
-from mstrack.tracker import Tracker, TrackerBatch, follow, hann
+from mstrack.tracker import Tracker, TrackerBatch, hann
 
 LENGTHS = (7, 12, 1, 10, 12)
 

@@ -21,7 +21,7 @@ from mstrack import checkpoint, create_model
 from mstrack.data import Sequence, load_sequences
 from mstrack.data.splits import read_list
 from mstrack.errors import DataWarning, UserError
-from mstrack.tracker import follow
+from mstrack.lockstep import follow
 from mstrack.trax import LINE_LIMIT, Message, Stream, format_message, parse_message, parse_rectangle
 from mstrack.vot import process
 from mstrack.vot.workspace import SPACING, make_workspace, place_anchors

@@ -12,6 +12,7 @@ import torch
 
 from mstrack.data import Sequence, load_sequences
 from mstrack.distributed import choose_device
+from mstrack.lockstep import follow
 from mstrack.machine import usable_cores
 from mstrack.models import create_model
 from mstrack.models.cost import count_flops, count_parameters
@@ -20,7 +21,7 @@ from mstrack.registry import resolve
 from mstrack.reproduce.jobs import Site, network_of
 from mstrack.reproduce.plan import PAPER
 from mstrack.results import read_json, write_json
-from mstrack.tracker import Clock, follow
+from mstrack.tracker import Clock
 
 FILE = "costs.json"
 SECONDS, FRAMES = 10.0, 40

@@ -17,12 +17,12 @@ from mstrack.data.sampling import Batch, load_batches
 from mstrack.data.splits import read_list
 from mstrack.data.synthetic import SPLITS
 from mstrack.distributed import choose_device
+from mstrack.lockstep import follow
 from mstrack.models import create_model
 from mstrack.models.cost import count_flops
 from mstrack.models.network import Network
 from mstrack.reproduce.jobs import Job
 from mstrack.reproduce.running import Crew
-from mstrack.tracker import follow
 from mstrack.tuning import TunedAdamW
 
 Clock = Callable[[], float]

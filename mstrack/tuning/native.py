@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mstrack.machine import cache_root
+from mstrack.machine import cache_root, describe_processor
 from mstrack.tuning.ranks import tensor_bits
 from mstrack.tuning.rules import Rule
 
@@ -169,7 +169,8 @@ def load_library() -> ctypes.CDLL | None:
     if compiler is None:
         return None
     try:
-        text = repr((SOURCE.read_text(), FLAGS, compiler, _ask(compiler, "--version"), platform.machine(), _processor()))
+        here = platform.machine(), describe_processor("flags", "Features")  # what another one built may not run on this
+        text = repr((SOURCE.read_text(), FLAGS, compiler, _ask(compiler, "--version"), *here))
         kept = cache_root() / "native" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
         library = ctypes.CDLL(str(kept)) if kept.is_file() else _build(compiler, kept)
         library.room_size.restype = ctypes.c_int64
@@ -201,12 +202,3 @@ def _find_compiler() -> str | None:
 
 def _ask(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
-
-
-def _processor() -> str:
-    """What the processor can do: a library for one machine is not loaded on another that shares the cache."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
