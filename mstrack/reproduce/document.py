@@ -1,12 +1,14 @@
 """docs/reproduce.md: for every row its command, hardware, time, published number and ours, so far as it has been measured."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mstrack.compare.published import published_results
+from mstrack.data.sequence import MODALITIES
 from mstrack.reproduce.files import FIELDS, format_table
 from mstrack.reproduce.plan import PAPER, Plan, Study, grounds_of
+from mstrack.reproduce.rates import look
 from mstrack.reproduce.table import spelled
 from mstrack.results import write_text
 
@@ -53,6 +55,16 @@ them. The numbers show that every row runs, and how the rows stand to each other
   `mst score`; see [trackers.md](trackers.md). Where published weights lie: [weights.md](weights.md).
 """
 
+SWEPT = """\
+## What was swept
+
+Success rates on the validation split, by `mst reproduce sweep`: `mstrack/reproduce/sweeps.csv`, whose best value (bold)
+is taken. One training run for each value at scale `tiny`, two at `micro`: neighbours are not told apart. Where a modality has
+no line of its own, another one's choice stands in, and the tables say so.
+
+![Validation success rate over learning rate, thermal, scale tiny](reproduce_sweeps.svg)
+"""
+
 
 def render_document(plan: Plan, results: Iterable[Record], times: Iterable[Record]) -> str:
     """The page.
@@ -82,7 +94,7 @@ def render_document(plan: Plan, results: Iterable[Record], times: Iterable[Recor
         ]
         rows = [_row(plan, name, study, key, found, taken.get(key)) for key in study.rows]
         parts.append(format_table(headers, rows) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, SWEPT, *_sweeps(plan)])
 
 
 def read_records(path: Path) -> list[Record]:
@@ -146,3 +158,20 @@ def _say(
             what = record["on"].removeprefix("synthetic ") if synthetic else spelled(column)
             parts[what] = f"{float(record['SR']):.1f}{half}"
     return ", ".join(f"{what} {number}" for what, number in parts.items()) or absent
+
+
+def _sweeps(plan: Plan) -> Iterator[str]:
+    """A table for each scale with sweeps that come with the package."""
+    for scale in plan.scales:
+        rows = []
+        for sweep, what in plan.sweeps.items():
+            for modality in MODALITIES:
+                choice = look(sweep, scale, modality)
+                if choice is None or choice.modality != modality:
+                    continue
+                points = [(f"{value:g}: {success:.1f}", value == choice.value) for value, success in choice.points]
+                said = ", ".join(f"**{text}**" if best else text for text, best in points)
+                rows.append([plan.rows[what.row].label, f"`{what.key}`", modality, said])
+        if rows:
+            yield f"### Scale `{scale}`\n"
+            yield format_table(["method", "what", "modality", "value: SR"], rows) + "\n"

@@ -1,8 +1,7 @@
-"""The pictures of docs/does_it_help.md: sweeps on the validation split, and test scores over the course of long runs.
+"""The pictures of docs/reproduce.md and docs/does_it_help.md: sweeps on the validation split, and scores over long runs.
 
-    mst reproduce does_it_help --out DIR && mst reproduce course --out DIR && python benchmarks/question_figures.py DIR
-
-Reads what those commands left in DIR; writes docs/does_it_help_sweeps.svg and docs/does_it_help_course.svg.
+python benchmarks/figures.py            # the committed sweeps (mstrack/reproduce/sweeps.csv): docs/*_sweeps.svg
+mst reproduce course --out DIR && python benchmarks/figures.py --course DIR      # and docs/does_it_help_course.svg
 """
 
 import argparse
@@ -20,44 +19,51 @@ from mstrack.reproduce.plan import read_plan
 from mstrack.reproduce.rates import look
 
 DOCS = Path(__file__).parents[1] / "docs"
-PANELS = {
+QUESTION = {
     "learning rate": ("full", "mst", "vipt"),
     "strength of the pull": ("l2sp", "fisher"),
     "probability or strength": ("dropout", "jitter"),
 }
 """What is swept, and the sweeps that share an axis."""
+TABLES = {
+    "learning rate, two streams": ("full", "sparse", "mst", "default"),
+    "learning rate, prompts and adapters": ("vipt", "vipt-full", "vipt-mst", "sdstrack", "sdstrack-full", "sdstrack-mst"),
+    "learning rate, one stream": ("rgb", "rgb-mst", "aux", "aux-mst", "ceutrack"),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the folder of the two studies")
-    out = parser.parse_args().out
+    parser.add_argument("--course", type=Path, metavar="DIR", help="the folder of the study `course`")
+    course = parser.parse_args().course
     matplotlib.rcParams.update(
         {"svg.hashsalt": "mstrack", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     )
-    draw_sweeps(out / "micro")
-    draw_course(out)
+    draw_sweeps(QUESTION, "micro", "does_it_help_sweeps.svg")
+    draw_sweeps(TABLES, "tiny", "reproduce_sweeps.svg")
+    if course is not None:
+        draw_course(course)
 
 
-def draw_sweeps(site: Path) -> None:
+def draw_sweeps(panels: dict[str, tuple[str, ...]], scale: str, name: str) -> None:
+    """A panel for each thing that is swept; circles are what was chosen."""
     plan = read_plan()
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(9, 2.8), sharey=True, layout="constrained")
-    for axis, (label, sweeps) in zip(axes, PANELS.items(), strict=True):
+    figure, axes = plt.subplots(1, len(panels), figsize=(9, 2.8), sharey=True, layout="constrained")
+    for axis, (label, sweeps) in zip(axes, panels.items(), strict=True):
         for sweep in sweeps:
-            choice = look(sweep, "micro", "thermal", site)
+            choice = look(sweep, scale, "thermal")
             if choice is None:
                 continue
             values, success = np.array(choice.points).T
-            axis.plot(values, success, marker="o", markersize=3, label=plan.rows[plan.sweeps[sweep].row].label)
-            axis.plot(
-                choice.value, success[list(values).index(choice.value)], "o", markersize=8, fillstyle="none", color="black"
-            )
+            (line,) = axis.plot(values, success, marker="o", markersize=3, label=plan.rows[plan.sweeps[sweep].row].label)
+            best = success[list(values).index(choice.value)]
+            axis.plot(choice.value, best, "o", markersize=8, fillstyle="none", color=line.get_color())
         axis.set_xlabel(label)
         axis.legend(frameon=False, fontsize=7)
         if label != "probability or strength":
             axis.set_xscale("log")
     axes[0].set_ylabel("validation SR (%)")
-    save(figure, "does_it_help_sweeps.svg")
+    save(figure, name)
 
 
 def draw_course(out: Path) -> None:
