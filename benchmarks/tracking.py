@@ -20,6 +20,7 @@ import torch
 
 from mstrack import checkpoint, create_model
 from mstrack.backends import Backend, open_backend
+from mstrack.backends.onednn import is_supported
 from mstrack.bench import LASHER
 from mstrack.cli_speed import duration
 from mstrack.data import load_sequences
@@ -46,7 +47,12 @@ def load(name: str) -> Network:
 
 def variants(device: torch.device) -> list[tuple[str, str]]:
     names = ("eager", "graph", "compiled") if device.type == "cuda" else ("eager", "onednn", "onnx")
-    return [(name, precision) for precision in ("fp32", "bf16") for name in names if (name, precision) != ("onnx", "bf16")]
+    return [(name, precision) for precision in precisions(device) for name in names if (name, precision) != ("onnx", "bf16")]
+
+
+def precisions(device: torch.device) -> tuple[str, ...]:
+    """bf16 only where the processor has it: elsewhere a step would take minutes."""
+    return ("fp32", "bf16") if device.type == "cuda" or is_supported("bf16") else ("fp32",)
 
 
 def table(headers: list[str], rows: Iterable[list[str]]) -> None:
@@ -133,7 +139,7 @@ def files(models: list[str], device: torch.device, seconds: float) -> None:
     def rows() -> Iterator[list[str]]:
         backend = "graph" if device.type == "cuda" else "onednn"
         for name in models:
-            for precision, batch in (("fp32", 1), ("fp32", 4), ("bf16", 4)):
+            for precision, batch in [("fp32", 1), *((precision, 4) for precision in precisions(device))]:
                 speed = measure_files(open_backend(load(name), backend, device, precision), batch, seconds)
                 share, hours = f"{speed.fps / speed.network_fps:.2f}", duration(LASHER / speed.fps)
                 cells = [f"{speed.network_fps:.2f}", f"{speed.fps:.2f}", share, hours]
