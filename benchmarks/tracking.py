@@ -91,7 +91,8 @@ def lockstep(models: list[str], device: torch.device, seconds: float, frames: in
     def rows() -> Iterator[list[str]]:
         for name, backend in [(model, backend) for model in models for backend in usual(model, device)]:
             runner = open_backend(load(name), backend, device)
-            speeds = list(grow(lambda batch, runner=runner: measure_batch(runner, batch, seconds)))
+            largest = 32 if name.endswith("tiny") or device.type == "cuda" else 4
+            speeds = list(grow(lambda batch, runner=runner: measure_batch(runner, batch, seconds), largest))
             best = max(speeds, key=lambda speed: speed.fps)
             tiny = name.endswith("tiny")
             same, count = agreement(runner, clips(24 if tiny else 4, frames if tiny else 5), max(best.batch, 2))
@@ -109,7 +110,7 @@ def usual(name: str, device: torch.device) -> tuple[str, ...]:
     return ("eager", "onednn", "onnx") if name.endswith("tiny") else ("onednn",)
 
 
-def grow(measure: Callable[[int], Speed], largest: int = 32) -> Iterator[Speed]:
+def grow(measure: Callable[[int], Speed], largest: int) -> Iterator[Speed]:
     """Batches 1, 2, 4, ... until two in a row gain nothing."""
     best, idle, batch = 0.0, 0, 1
     while batch <= largest and idle < 2:
