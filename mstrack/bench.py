@@ -10,7 +10,7 @@ import torch
 from mstrack import checkpoint
 from mstrack.backends import BACKENDS, PRECISIONS, open_backend
 from mstrack.errors import UserError
-from mstrack.measuring import FileSpeed, Speed, best_batch, describe_machine, measure_files, measure_single
+from mstrack.measuring import FileSpeed, Speed, best_batch, describe_machine, measure_batch, measure_files, measure_single
 from mstrack.models import create_model
 from mstrack.models.network import Network
 from mstrack.plain import PlainTracker, plain_network
@@ -88,7 +88,10 @@ def bench(
     for name, precision in wanted:
         advance(f"starting {name} {precision}")
         try:
-            runners[name, precision] = open_backend(network, name, place, precision)
+            runner = open_backend(network, name, place, precision)
+            if name == "compiled":
+                measure_batch(runner, 1, 0)  # says whether there is a compiler
+            runners[name, precision] = runner
         except UserError as error:
             left_out[f"{name} {precision}"] = str(error)
     if not runners:

@@ -57,7 +57,7 @@ class Claims:
         try:
             with path.open("x", encoding="utf-8") as file:
                 json.dump(_identity(os.getpid()), file)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # or the folder went with the last claim: the next look will tell
             return False
         self.held[name] = path
         return True

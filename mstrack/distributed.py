@@ -103,7 +103,9 @@ def choose_device(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"unknown device '{device}'. Known: cpu, cuda, cuda:N, auto.") from error
-    if chosen.type != "cuda":
+    if chosen.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{device}' is not one that mstrack runs on. Known: cpu, cuda, cuda:N, auto.")
+    if chosen.type == "cpu":
         return chosen
     if not torch.cuda.is_available():
         raise UserError(f"device '{device}' was asked for, and this machine has no usable GPU. Use device cpu or auto.")

@@ -1,6 +1,7 @@
 """Whole sequences followed by any tracker, on any number of processes that share a folder: one result file each, resumable."""
 
 import atexit
+import io
 import multiprocessing
 import os
 import signal
@@ -81,9 +82,10 @@ class NetworkFollower:
         self._runner: Backend | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = {key: value.cpu() for key, value in self.network.state_dict().items()}
+        state = io.BytesIO()  # tensors would travel through /dev/shm, which containers keep small
+        torch.save({key: value.cpu() for key, value in self.network.state_dict().items()}, state)
         settings = (self.batch, self.device, self.backend, self.precision)
-        return _build, (self.network.name, self.network.arguments, state, settings)
+        return _build, (self.network.name, self.network.arguments, state.getvalue(), settings)
 
     def identify(self) -> dict[str, Any]:
         """Name, arguments, a hash of all weights, and the precision; every backend gives the same boxes."""
@@ -95,7 +97,7 @@ class NetworkFollower:
             self._runner = open_backend(self.network, self.backend, choose_device(self.device), self.precision)
 
     def follow(self, sequences: Iterable[Sequence], missing: str, clock: Clock) -> Tracks:
-        """See `tracker.follow`; where several processes begin on the same sequences, none takes more at once than its share."""
+        """See `lockstep.follow`; where processes begin on the same sequences, none takes more at once than its share."""
         batch = min(self.batch, sequences.share) if isinstance(sequences, Waiting) else self.batch
         return follow(self._runner or self.network, sequences, batch=batch, missing=missing, clock=clock)
 
@@ -104,11 +106,9 @@ class NetworkFollower:
         self._runner = None
 
 
-def _build(
-    name: str, arguments: dict[str, Any], state: dict[str, torch.Tensor], settings: tuple[int, str, str, str]
-) -> NetworkFollower:
+def _build(name: str, arguments: dict[str, Any], state: bytes, settings: tuple[int, str, str, str]) -> NetworkFollower:
     network: Network = create_model(name, **arguments)
-    network.load_state_dict(state)
+    network.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
     return NetworkFollower(network, *settings)
 
 

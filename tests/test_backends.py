@@ -1,8 +1,10 @@
 """The ways to run a network give what the network gives; the plain loop gives the tracker's boxes."""
 
 import copy
+import pickle
 import subprocess
 import sys
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from mstrack.backends.graphs import Graphs
 from mstrack.backends.onednn import is_supported
 from mstrack.backends.precision import halve, protect
 from mstrack.errors import UserError
+from mstrack.following import NetworkFollower
 from mstrack.inputs import Pair, cut_on_device, cut_on_host
 from mstrack.lockstep import follow
 from mstrack.models.network import Network
@@ -109,6 +112,27 @@ def test_recorded_passes_come_in_powers_of_two() -> None:
         inputs = crops(network, batch, seed=batch)
         assert largest_difference(graphs(*inputs), network(*inputs)) < 1e-5
     assert seen == [1, 4, 2, 8, 4, 4]
+
+
+def test_a_recorded_pass_can_be_called_in_any_mode() -> None:
+    network = lively("ostrack-tiny").eval()
+    graphs, inputs = Graphs(network), crops(network)
+    with torch.inference_mode():
+        expected = [maps.clone() for maps in graphs(*inputs)]
+    for mode in (torch.no_grad, torch.enable_grad):
+        with mode():
+            found = graphs(*inputs)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+        assert not any(maps.requires_grad for maps in found)
+
+
+def test_a_network_travels_to_a_worker_as_bytes() -> None:
+    """Shared memory, which torch would send tensors through, is 64 MB in a container."""
+    network = lively("ostrack-tiny")
+    sent = ForkingPickler.dumps(NetworkFollower(network, batch=3))
+    assert not any(value.is_shared() for value in network.state_dict().values())
+    found = pickle.loads(sent)
+    assert (found.batch, found.identify()) == (3, NetworkFollower(network).identify())
 
 
 @pytest.mark.parametrize("name", ["mst-tiny", "ostrack-tiny"])

@@ -301,6 +301,7 @@ def test_the_checkpoint_says_what_made_it(tmp_path: Path) -> None:
         ("model.arguments={widht: 30}", "Did you mean 'width'"),
         ("data.train.0.name=synthtic", "Did you mean 'synthetic'"),
         ("run.device=cdua", "unknown device"),
+        ("run.device=meta", "device 'meta' is not one that mstrack runs on"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(tmp_path: Path, override: str, fragment: str) -> None:

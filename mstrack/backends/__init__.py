@@ -79,9 +79,9 @@ def open_backend(
     """Make a network ready to run.
 
     Args:
-        network: A network of `mstrack.models`, which is moved to the device and put into eval mode. `eager` in fp32 runs this
-            very module, so that later changes of its weights count; the others run a copy. Or what `checkpoint.load` takes. Or
-            an .onnx file that `mst export` wrote, where `name` is `onnx` or `auto`.
+        network: A network of `mstrack.models`, which is moved to the device and put into eval mode. `eager`, `graph` and
+            `compiled` in fp32 run this very module, which must stay where it is; the others run a copy. Or what
+            `checkpoint.load` takes. Or an .onnx file that `mst export` wrote, where `name` is `onnx` or `auto`.
         name: Of `BACKENDS`, or `auto`.
         device: Where it runs; None: where it is.
         precision: `fp32`, or `bf16`: linear layers and attention multiply bfloat16 numbers; sums, norms, embeddings and the
@@ -99,6 +99,8 @@ def open_backend(
     loaded = checkpoint.load(network) if isinstance(network, str | Path) else network
     model: Any = loaded.to(device).eval()
     place = next(model.parameters()).device
+    if place.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32: in the head a rounding moves the box itself
     if name == "auto":
         name = choose(model, place, precision)
     _check(name, place, precision)
@@ -110,11 +112,30 @@ def open_backend(
     elif precision == "bf16":
         model = halve(model, place)
     if name == "compiled":
-        model = torch.compile(model, fullgraph=True, dynamic=False)
+        model = _compile(model)
     run: Callable[[Tensor, Tensor], Prediction] = in_halves(model, place) if precision == "bf16" else model
     if name in ("graph", "compiled"):
         run = Graphs(run)
     return Backend(name, precision, place, geometry, run, provenance)
+
+
+def _compile(network: nn.Module) -> Callable[[Tensor, Tensor], Prediction]:
+    """A network compiled anew for each batch size."""
+    import torch._dynamo
+
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, 128)  # networks, precisions and batch sizes share one code object
+    compiled = torch.compile(network, fullgraph=True, dynamic=False)
+
+    def run(template: Tensor, search: Tensor) -> Prediction:
+        try:
+            found: Prediction = compiled(template, search)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UserError(f"backend 'compiled': torch.compile cannot do it here: {said} Use graph or eager.") from error
+        return found
+
+    return run
 
 
 def choose(network: Any, device: torch.device, precision: str = "fp32") -> str:

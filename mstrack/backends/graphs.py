@@ -34,6 +34,7 @@ class Graphs:
         self._run = run
         self._recorded: dict[int, _Recorded] = {}
 
+    @torch.inference_mode()
     def __call__(self, template: Tensor, search: Tensor) -> Prediction:
         """As of a network: B x M x 3 x h x w and B x M x 3 x H x W to maps."""
         count = len(search)
@@ -56,7 +57,7 @@ class Graphs:
                 self._run(*inputs)
         torch.cuda.current_stream(search.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.device(search.device), torch.cuda.graph(graph, stream=aside):
             maps = self._run(*inputs)
 
         def play() -> Prediction:

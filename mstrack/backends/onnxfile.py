@@ -142,11 +142,11 @@ class OnnxFile:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        wanted = ["CUDAExecutionProvider"] * (device.type == "cuda") + ["CPUExecutionProvider"]
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
         try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(path), options, [p for p in wanted if p in onnxruntime.get_available_providers()]
-            )
+            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers)
         except Exception as error:
             raise UserError(f"{path} is not an ONNX file that can be run: {str(error).splitlines()[0]}") from error
         said = self._session.get_modelmeta().custom_metadata_map

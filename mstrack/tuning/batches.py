@@ -76,6 +76,11 @@ def check_kernel(kernel: str | None) -> None:
         raise UserError("the kernel 'native' needs a C compiler (cc, gcc, clang, $CC), and none worked. Leave the kernel out.")
     if kernel == "triton" and find_spec("triton") is None:
         raise UserError("the kernel 'triton' needs the package triton: pip install triton. Or leave the kernel out.")
+    if kernel == "triton":
+        from mstrack.tuning.launches import is_usable
+
+        if not is_usable():
+            raise UserError("the kernel 'triton' needs a GPU, a C compiler and Python's headers. Leave the kernel out.")
 
 
 def choose_batch(parameter: Tensor, rule: Rule | None, kernel: str | None) -> Callable[[Sequence[Tensor]], Batch] | None:

@@ -32,6 +32,7 @@ def _add_fast(counts: Tensor, signals: list[Tensor]) -> bool:
     if counts.device.type == "cuda" and find_spec("triton") is not None:
         from mstrack.tuning import launches
 
-        launches.count_into(counts, signals)
-        return True
+        if launches.is_usable():
+            launches.count_into(counts, signals)
+            return True
     return False

@@ -31,7 +31,19 @@ INTERPRETED = not isinstance(kernels.move, triton.JITFunction)
 def runs_on(parameter: Tensor) -> bool:
     """Whether the kernels can move a parameter."""
     here = parameter.device.type == ("cpu" if INTERPRETED else "cuda")
-    return here and parameter.dtype is torch.float32 and parameter.numel() < 1 << 31
+    return here and parameter.dtype is torch.float32 and parameter.numel() < 1 << 31 and is_usable()
+
+
+@lru_cache(maxsize=1)
+def is_usable() -> bool:
+    """Whether Triton can launch here, which takes a C compiler, Python's headers, a cache to write, and a GPU that it knows."""
+    if INTERPRETED:
+        return True
+    try:
+        triton.runtime.driver.active.get_current_target()  # builds what launches
+    except Exception:
+        return False
+    return torch.cuda.get_device_capability() >= (7, 0)
 
 
 class TritonBatch:
@@ -185,7 +197,7 @@ class _Table:
         gradients, *others = addresses
         cells = [list(row) for row in zip(gradients, *zip(*fixed, strict=True), *others, strict=True)]
         capturing = self._rows.is_cuda and torch.cuda.is_current_stream_capturing()
-        if capturing or cells != self._cells:
+        if capturing or self._captured or cells != self._cells:  # a replay writes the rows too
             self._cells = cells
             moved = {kernels.GRADIENT.value, kernels.SIZE.value, *range(kernels.PARAMETER.value, len(cells[0]))}
             self._even = [all(row[column] % 16 == 0 for column in moved - {kernels.STEP.value}) for row in cells]

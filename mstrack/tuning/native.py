@@ -172,10 +172,18 @@ def load_library() -> ctypes.CDLL | None:
         here = platform.machine(), describe_processor("flags", "Features")  # what another one built may not run on this
         text = repr((SOURCE.read_text(), FLAGS, compiler, _ask(compiler, "--version"), *here))
         kept = cache_root() / "native" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
-        library = ctypes.CDLL(str(kept)) if kept.is_file() else _build(compiler, kept)
+        library = _load(kept) or _build(compiler, kept)
         library.room_size.restype = ctypes.c_int64
         return library
     except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _load(kept: Path) -> ctypes.CDLL | None:
+    """What is kept, if it is there and loads: a disk may be mounted so that nothing on it runs."""
+    try:
+        return ctypes.CDLL(str(kept)) if kept.is_file() else None
+    except OSError:
         return None
 
 
