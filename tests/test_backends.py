@@ -2,14 +2,13 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import mst
 from lively import BOX, clip_of, lively
 from torch import Tensor, nn
 
@@ -246,22 +245,12 @@ def test_a_tracker_with_crops_of_the_device(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_eval_records_the_precision(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "mstrack",
-        "eval",
-        "mst-tiny-thermal",
-        "--argument",
-        "sequences=1",
-        "--argument",
-        "frames=4",
-    ]
-    command += ["--out", str(tmp_path / "out"), "--device", "cpu"]
-    done = subprocess.run([*command, "--precision", "bf16"], capture_output=True, text=True)
+    command = ["eval", "mst-tiny-thermal", "--argument", "sequences=1", "--argument", "frames=4"]
+    command += ["--out", tmp_path / "out", "--device", "cpu", "--precision"]
+    done = mst(*command, "bf16")
     assert done.returncode == 0, done.stderr
     assert '"precision": "bf16"' in (tmp_path / "out" / "run.json").read_text()
-    again = subprocess.run([*command, "--precision", "fp32"], capture_output=True, text=True)
+    again = mst(*command, "fp32")
     assert again.returncode == 2
     assert "precision: bf16 there, fp32 now" in again.stderr
 

@@ -4,21 +4,17 @@ import dataclasses
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import moving_squares
 import numpy as np
 import pytest
+from commands import mst
 
 from mstrack import checkpoint, create_model
 from mstrack.registry import TABLES
 from mstrack.results import read_track
-
-
-def mst(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "mstrack", *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *fragments: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import mst
 from layouts import miniature
 
 from mstrack import checkpoint
@@ -72,24 +73,18 @@ def test_train_and_eval(tmp_path: Path, dataset: str, variant: str, modality: st
         assert track.lacking == ()
 
 
-def mst(*arguments: str | Path, data: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MST_DATA": str(data), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "mstrack", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
-
-
 def test_own_data_needs_no_code(tmp_path: Path) -> None:
     """`mst data init`, frames copied in, then `check`, `train` and `eval` as the README it writes says."""
     folder = tmp_path / "mine"
-    assert mst("data", "init", folder, "--modality", "depth", data=tmp_path).returncode == 0
+    assert mst("data", "init", folder, "--modality", "depth", MST_DATA=tmp_path).returncode == 0
     miniature("own", "folders", folder, FRAMES, SIZE, modality="depth")
-    checked = mst("data", "check", folder, "--out", tmp_path / "check.json", data=tmp_path)
+    checked = mst("data", "check", folder, "--out", tmp_path / "check.json", MST_DATA=tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     settings = [f"run.out={tmp_path / 'run'}", "train.epochs=1", "train.samples=16", "train.val_samples=8", "run.workers=0"]
-    trained = mst("train", folder / "recipe.yaml", *settings, data=tmp_path)
+    trained = mst("train", folder / "recipe.yaml", *settings, MST_DATA=tmp_path)
     assert trained.returncode == 0, trained.stderr
     weights = tmp_path / "run" / "model.safetensors"
-    scored = mst("eval", weights, "--on", folder, "--out", tmp_path / "results", data=tmp_path)
+    scored = mst("eval", weights, "--on", folder, "--out", tmp_path / "results", MST_DATA=tmp_path)
     assert scored.returncode == 0, scored.stderr
     assert json.loads((tmp_path / "results" / "run.json").read_text())["modality"] == "depth"
     recipe_text = yaml.safe_load((folder / "recipe.yaml").read_text())
@@ -98,13 +93,13 @@ def test_own_data_needs_no_code(tmp_path: Path) -> None:
 
 def test_missing_sequences_are_a_warning_or_with_strict_an_error(tmp_path: Path) -> None:
     miniature("lasher", "numbered", tmp_path / "LasHeR", 6, SIZE)
-    done = mst("eval", "mst-tiny-thermal", "--on", "lasher", "--out", tmp_path / "r", data=tmp_path)
+    done = mst("eval", "mst-tiny-thermal", "--on", "lasher", "--out", tmp_path / "r", MST_DATA=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "243 of 245 sequences are not in" in done.stderr
-    refused = mst("eval", "mst-tiny-thermal", "--on", "lasher", "--out", tmp_path / "s", "--strict", data=tmp_path)
+    refused = mst("eval", "mst-tiny-thermal", "--on", "lasher", "--out", tmp_path / "s", "--strict", MST_DATA=tmp_path)
     assert refused.returncode == 2
     assert "2 of 245 sequences can be read" in refused.stderr
-    nowhere = mst("eval", "mst-tiny-thermal", "--on", "visevent", data=tmp_path)
+    nowhere = mst("eval", "mst-tiny-thermal", "--on", "visevent", MST_DATA=tmp_path)
     assert nowhere.returncode == 2
     assert "mst data list" in nowhere.stderr
     assert "Traceback" not in nowhere.stderr
@@ -122,7 +117,8 @@ def test_few_warnings_of_a_kind_are_shown(tmp_path: Path) -> None:
     made = miniature("lasher", "as released", tmp_path / "LasHeR", 6, SIZE)
     for name in [name for split in made.values() for name in split]:
         next((tmp_path / "LasHeR" / name / "infrared").glob("*00004.jpg")).unlink()
-    shown = mst("eval", "mst-tiny-thermal", "--on", "lasher", "--split", "all", "--out", tmp_path / "r", data=tmp_path).stderr
+    command = ["eval", "mst-tiny-thermal", "--on", "lasher", "--split", "all", "--out", tmp_path / "r"]
+    shown = mst(*command, MST_DATA=tmp_path).stderr
     assert shown.count("paired by the numbers in their names") == 3
     assert shown.count("there is more of this kind (pairs): `mst data check` lists all") == 1
 
@@ -131,13 +127,13 @@ def test_crops_can_be_cached(tmp_path: Path) -> None:
     miniature("depthtrack", "as released", tmp_path / "DepthTrack", FRAMES, SIZE)
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(recipe("depthtrack", "depth", tmp_path / "run", tmp_path)))
-    made = mst("data", "cache", path, "--out", tmp_path / "crops", data=tmp_path)
+    made = mst("data", "cache", path, "--out", tmp_path / "crops", MST_DATA=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "3 sequence(s) made, 0 kept" in made.stdout
-    again = mst("data", "cache", path, "--out", tmp_path / "crops", data=tmp_path)
+    again = mst("data", "cache", path, "--out", tmp_path / "crops", MST_DATA=tmp_path)
     assert "0 sequence(s) made, 3 kept" in again.stdout
     assert f"data.crops={tmp_path / 'crops'}" in again.stdout
-    trained = mst("train", path, f"data.crops={tmp_path / 'crops'}", data=tmp_path)
+    trained = mst("train", path, f"data.crops={tmp_path / 'crops'}", MST_DATA=tmp_path)
     assert trained.returncode == 0, trained.stderr
 
 
@@ -166,7 +162,7 @@ def test_processes_of_torchrun_share_the_sequences(tmp_path: Path) -> None:
     done = subprocess.run([*torchrun, *command, str(tmp_path / "two")], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("report:") == 1
-    alone = mst(*command, tmp_path / "one", data=tmp_path)
+    alone = mst(*command, tmp_path / "one", MST_DATA=tmp_path)
     assert alone.returncode == 0, alone.stderr
     both = [json.loads((tmp_path / folder / "scores.json").read_text()) for folder in ("one", "two")]
     assert both[0]["sequences"] == both[1]["sequences"] == 5

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import layouts
 import moving_squares
 import numpy as np
 import pytest
+from commands import mst
 
 from mstrack import cli
 from mstrack.data import doctor
@@ -452,13 +452,8 @@ def test_pictures_are_written_by_their_ending(tmp_path: Path) -> None:
 # ---- commands
 
 
-def mst(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mstrack", "data", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-
-
 def test_check_ends_with_0_1_or_2(lasher: Path, tmp_path: Path) -> None:
-    done = mst("check", "lasher", "--split", "test", "--data-root", tmp_path, cwd=tmp_path)
+    done = mst("data", "check", "lasher", "--split", "test", "--data-root", tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"lasher in {lasher}" in done.stdout
     assert "3 of 245" in done.stdout
@@ -466,26 +461,26 @@ def test_check_ends_with_0_1_or_2(lasher: Path, tmp_path: Path) -> None:
     assert "DataWarning" not in done.stderr
     assert json.loads((tmp_path / "check.json").read_text())["errors"] == 0
     truncate(lasher)
-    done = mst("check", "lasher", "--root", lasher, "--decode", "--out", tmp_path / "found.json", cwd=tmp_path)
+    done = mst("data", "check", "lasher", "--root", lasher, "--decode", "--out", tmp_path / "found.json", cwd=tmp_path)
     assert done.returncode == 1
     assert "truncated" in re.sub(r"\s+", " ", done.stdout)
     written = json.loads((tmp_path / "found.json").read_text())
     assert [f["where"] for f in written["findings"] if f["level"] == "error"] == [NAMES[1]]
     assert {facts["name"] for facts in written["sequences"]} == set(NAMES)
-    done = mst("check", "visevent", "--data-root", tmp_path, cwd=tmp_path)
+    done = mst("data", "check", "visevent", "--data-root", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert "no folder of 'visevent'" in done.stderr
 
 
 def test_show_writes_a_contact_sheet(lasher: Path, tmp_path: Path) -> None:
-    done = mst("show", f"lasher/{NAMES[1]}", "--data-root", tmp_path, "--frames", 4, cwd=tmp_path)
+    done = mst("data", "show", f"lasher/{NAMES[1]}", "--data-root", tmp_path, "--frames", 4, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(tmp_path / f"{NAMES[1]}.png")).shape[1] == 1600
-    done = mst("show", f"lasher/{NAMES[1]}x", "--data-root", tmp_path, cwd=tmp_path)
+    done = mst("data", "show", f"lasher/{NAMES[1]}x", "--data-root", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert f"Near: {NAMES[1]}" in done.stderr
     layouts.miniature("own", "folders", tmp_path / "mine")
-    done = mst("show", "mine/test/test1", "--out", "sheets/one.jpg", cwd=tmp_path)
+    done = mst("data", "show", "mine/test/test1", "--out", "sheets/one.jpg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sheets" / "one.jpg").is_file()
 
@@ -493,10 +488,10 @@ def test_show_writes_a_contact_sheet(lasher: Path, tmp_path: Path) -> None:
 def test_show_needs_one_sound_sequence_alone(tmp_path: Path) -> None:
     layouts.miniature("own", "folders", tmp_path / "mine")
     (tmp_path / "mine" / "test" / "test0" / "groundtruth.txt").write_text("1,2,3\n")
-    done = mst("show", "test1", "--out", tmp_path / "one.png", cwd=tmp_path / "mine" / "test")
+    done = mst("data", "show", "test1", "--out", tmp_path / "one.png", cwd=tmp_path / "mine" / "test")
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    done = mst("show", tmp_path / "mine" / "test" / "test0", cwd=tmp_path)
+    done = mst("data", "show", tmp_path / "mine" / "test" / "test0", cwd=tmp_path)
     assert done.returncode == 2
     assert "groundtruth.txt, line 1" in done.stderr
 
@@ -518,6 +513,6 @@ def test_an_error_of_the_system_is_one_message(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_list_says_what_is_found(lasher: Path, tmp_path: Path) -> None:
-    done = mst("list", "--data-root", tmp_path, cwd=tmp_path)
+    done = mst("data", "list", "--data-root", tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "test 3 of 245" in re.sub(r"\s+", " ", done.stdout)

@@ -21,6 +21,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from commands import mst
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -814,8 +815,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def follow(tracker: Path, rgb: Path, *arguments: object, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mstrack", "track", tracker, "--rgb", rgb, *arguments, "--box", "2,2,5,4", "--out", out]
-    return subprocess.run([*map(str, command), "--modality", "event"], capture_output=True, text=True)
+    return mst("track", tracker, "--rgb", rgb, *arguments, "--box", "2,2,5,4", "--out", out, "--modality", "event")
 
 
 def test_a_table_of_events_is_tracked_with_times_or_a_rate(tmp_path: Path, tracker: Path) -> None:

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import moving_squares
 import numpy as np
 import pytest
 import torch
+from commands import mst
 from lively import lively
 from torch import Tensor
 
@@ -48,10 +47,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (root / "said.txt").write_text(done.stdout)
     return root
-
-
-def mst(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "mstrack", *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_export_prints_the_differences(place: Path) -> None:

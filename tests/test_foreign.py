@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import textwrap
 import time
@@ -19,6 +18,7 @@ import layouts
 import moving_squares
 import numpy as np
 import pytest
+from commands import mst
 from template_tracker import TemplateTracker
 from typer.main import get_command
 
@@ -405,12 +405,6 @@ def test_answers_of_a_class() -> None:
 
 
 # ---- the command line
-
-
-def mst(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mstrack", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def test_eval_takes_a_tracker(root: Path, tmp_path: Path) -> None:

@@ -5,14 +5,13 @@ import gzip
 import json
 import math
 import shutil
-import subprocess
-import sys
 import time
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import mst
 
 import mstrack
 from mstrack.data.splits import hash_names, read_list
@@ -216,10 +215,6 @@ def test_the_file_of_scores_is_json_without_nan() -> None:
 
 
 # ---- the commands
-
-
-def mst(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "mstrack", *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
