@@ -55,6 +55,8 @@ def reproduce(
         return
     if study != SWEEP and (modality or into or scale != "tiny"):
         raise UserError("--scale, --modality and --into belong to `mst reproduce sweep`; a study says them itself.")
+    if study == SWEEP and (on == "real" or seeds or data_root or weights):
+        raise UserError("sweeps run on the embedded benchmark: --on, --seeds, --data-root and --weights belong to a study.")
     with conduct.choose_crew(jobs, devices) as crew:
         if study == SWEEP:
             site = conduct.open_site(plan, scale, out)

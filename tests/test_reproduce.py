@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,22 @@ from mstrack.reproduce.conduct import open_study
 from mstrack.reproduce.costs import measure_costs
 from mstrack.reproduce.document import RESULTS, TIMES, read_records, render_document
 from mstrack.reproduce.estimate import estimate, say_duration
-from mstrack.reproduce.jobs import Site, StoppedError, check_settings, foundation_job, network_of, provisional, row_job, run_job
-from mstrack.reproduce.outcomes import read_curve, read_scores
+from mstrack.reproduce.jobs import (
+    Job,
+    Site,
+    StoppedError,
+    check_settings,
+    foundation_job,
+    network_of,
+    provisional,
+    row_job,
+    run_job,
+)
+from mstrack.reproduce.outcomes import check_lists, read_curve, read_scores
 from mstrack.reproduce.plan import Foundation, Plan, Study, find_study, read_plan
-from mstrack.reproduce.rates import FILE, choose, look, merge_sweeps, read_sweeps, write_sweeps
+from mstrack.reproduce.rates import FILE, Choice, choose, look, merge_sweeps, read_sweeps, write_sweeps
 from mstrack.reproduce.running import Crew
-from mstrack.reproduce.table import build_table
+from mstrack.reproduce.table import Runs, build_table
 from mstrack.tuning.patterns import select_parameters
 
 PLAN = read_plan()
@@ -156,8 +167,9 @@ def test_real_rows_have_the_published_recipe(tmp_path: Path) -> None:
     assert config("control", "depthtrack").train.lr == pytest.approx(0.175e-4)
     assert (config("sdstrack", "depthtrack").train.epochs, config("sdstrack", "lasher").train.epochs) == (15, 40)
     assert config("vipt", "fe108").train.lr == 4e-4
-    assert config("mst-droptrack", "lasher").model.arguments == {"droptrack": True}
-    assert config("ostrack", "lasher").model.arguments == {"elimination": True}
+    assert config("mst-droptrack", "lasher").model.arguments == {"drop_path": 0.1, "droptrack": True}
+    assert config("ostrack", "lasher").model.arguments == {"drop_path": 0.1, "elimination": True}
+    assert config("vipt-full", "lasher").model.arguments == {"drop_path": 0.1}
     assert (mst.data.train[0].name, mst.data.train[0].split) == ("depthtrack", "train-official")
 
 
@@ -225,18 +237,29 @@ def test_the_best_value_on_validation_is_chosen(tmp_path: Path) -> None:
     assert choose(PLAN, "vipt", "paper", "depth", tmp_path, provisional=True) == PLAN.sweeps["vipt"].values[0]
 
 
+def test_an_own_sweep_on_another_modality_does_not_hide_a_committed_one(tmp_path: Path) -> None:
+    line = {"scale": "tiny", "sweep": "full", "modality": "event", "value": "5", "seed": "0", "loss": "1", "SR": "90"}
+    known = look("full", "tiny", "thermal")
+    write_sweeps(tmp_path / FILE, [line])
+    assert look("full", "tiny", "thermal", tmp_path) == known
+    assert look("full", "tiny", "event", tmp_path) == Choice(5, "event", [(5, 90)], 1)
+
+
 def test_a_sweep_that_nobody_has_run_comes_first(site: Site) -> None:
     plan = site.plan
+    row, sweeps = plan.rows["vipt"].model_copy(update={"chosen": {"train.lr": "own"}}), plan.sweeps
+    plan = plan.model_copy(update={"rows": {**plan.rows, "vipt": row}, "sweeps": {**sweeps, "own": sweeps["vipt"]}})
+    site = replace(site, plan=plan)
     study = plan.studies["pair"].model_copy(update={"rows": {"vipt": None}, "baseline": None})
     agenda = plan_study(site, study)
     runs = agenda.sweeps
-    assert [(run.sweep, run.modality) for run in runs] == [("vipt", "thermal")] * 4
+    assert [(run.sweep, run.modality) for run in runs] == [("own", "thermal")] * 4
     assert all(run.job.config.train.val_clips == 2 and run.job.config.train.seed == 100 for run in runs)
     conduct.conduct_sweeps(site, runs, ALONE, quiet)
     assert [float(line["value"]) for line in read_sweeps(site.out / FILE)] == [3e-4, 1e-3, 3e-3, 1e-2]
     assert not plan_study(site, study).sweeps
     rows, files = conduct.report_sweeps(site, runs, site.out.parent, site.out.parent / "all.csv", "mst reproduce sweep")
-    assert rows[0][:2] == ["vipt", "thermal"]
+    assert rows[0][:2] == ["own", "thermal"]
     assert read_sweeps(files[-1]) == read_sweeps(site.out / FILE)
     assert "Validation, thermal" in files[1].read_text()
 
@@ -481,6 +504,28 @@ def _layouts(dataset: str) -> list[str]:
     from mstrack.data.doctor.survey import tree_of
 
     return list(tree_of(dataset))
+
+
+def test_a_study_that_needs_validation_is_not_for_real_data(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mst reproduce table3 --on real"):
+        open_study(PLAN, "does_it_help", "real", None, None, tmp_path)
+
+
+def test_runs_are_compared_by_seed() -> None:
+    runs, others = (Runs({"SR": np.array([[10.0 * seed] for seed in seeds])}, seeds) for seeds in ([0, 1, 2, 4], [4, 1, 3]))
+    np.testing.assert_array_equal(runs.of_seeds(others.seeds), others.of_seeds(runs.seeds))
+    np.testing.assert_array_equal(runs.of_seeds(others.seeds), [[10], [40]])
+    np.testing.assert_array_equal(runs.of_seeds([7]), runs.scores["SR"])
+
+
+def test_what_was_tested_on_other_sequences_is_not_compared(tmp_path: Path) -> None:
+    jobs = [Job(tmp_path / name, "quickstart", ()) for name in ("whole", "part")]
+    for job, names in zip(jobs, (["a", "b"], ["a"]), strict=True):
+        (job.folder / "results").mkdir(parents=True)
+        (job.folder / "results" / "scores.json").write_text(json.dumps({"per_sequence": dict.fromkeys(names)}))
+    check_lists(jobs[:1])
+    with pytest.raises(UserError, match=r"which are 2: .*part"):
+        check_lists(jobs)
 
 
 # ---------------------------------------------------------------- what is written about it

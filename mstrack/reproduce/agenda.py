@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from mstrack.errors import UserError
 from mstrack.registry import unknown
-from mstrack.reproduce.jobs import Job, Site, check_settings, foundation_job, provisional, row_job, sweep_job, trains
+from mstrack.reproduce.jobs import (
+    Job,
+    Site,
+    check_settings,
+    find_differences,
+    foundation_job,
+    provisional,
+    row_job,
+    sweep_job,
+    trains,
+)
 from mstrack.reproduce.outcomes import read_validation
 from mstrack.reproduce.plan import Ground, Study, chosen_rows, grounds_of, seeds_of
 from mstrack.reproduce.rates import FILE, Line, look, merge_sweeps
@@ -76,6 +86,10 @@ class Agenda:
         site = provisional(self.site) if listing else self.site
         count = seeds_of(self.study, site.plan.rows[row], row, self.seeds) if trains(site, row, ground) else range(1)
         return [row_job(site, row, ground, seed) for seed in count]
+
+    def finished(self, row: str, ground: str) -> list[Job]:
+        """Those that are done, with the settings of today: what another command left behind before a change does not count."""
+        return [job for job in self.jobs_of(row, ground, listing=True) if job.done and not find_differences(job)]
 
     def row_jobs(self, *, listing: bool = False) -> list[Job]:
         """The jobs of all rows: first all rows with one seed, then with the next."""

@@ -16,7 +16,7 @@ from mstrack.reproduce.drawings import Drawing, Swept, draw_sweeps
 from mstrack.reproduce.estimate import estimate, say_duration
 from mstrack.reproduce.files import cost_rows, write_csv, write_markdown
 from mstrack.reproduce.jobs import Job, Site
-from mstrack.reproduce.page import write_page, write_sweep_page
+from mstrack.reproduce.page import say_choice, write_page, write_sweep_page
 from mstrack.reproduce.plan import PAPER, Plan, find_study
 from mstrack.reproduce.rates import FILE, Choice, look, merge_sweeps, read_sweeps
 from mstrack.reproduce.requirements import find_incomplete, find_missing, say_where
@@ -91,9 +91,14 @@ def open_study(
     """What a study has to do.
 
     Raises:
-        UserError: No such study or row; or a row that is not ours.
+        UserError: No such study or row; a row that is not ours; or a study that the paper's data have no use for.
     """
     study = find_study(plan, name)
+    if on == "real" and not study.real:
+        raise UserError(
+            f"{name} takes strengths from sweeps and needs a validation split, and neither is there for the paper's data."
+            " Table 3 has full fine-tuning, MST and its control on them: `mst reproduce table3 --on real`."
+        )
     scale = PAPER if on == "real" else study.scale
     return plan_study(Site(plan, scale, out / scale, data_root, weights), study, only, seeds)
 
@@ -217,11 +222,12 @@ def report(name: str, agenda: Agenda, out: Path, crew: Crew, command: str, begin
     """Put together what has been measured so far, and write it."""
     table = build_table(name, agenda)
     costs = measure_costs(agenda.site, agenda.rows, out, crew.devices[0], begin("costs")) if agenda.study.costs else {}
-    files = [out / f"{name}.{suffix}" for suffix in ("csv", "md", "html")]
+    files = [out / f"{name}{'' if table.synthetic else '-real'}.{suffix}" for suffix in ("csv", "md", "html")]
+    notes = (*agenda.study.notes, say_choice(agenda, table))
     write_csv(files[0], table, costs)
-    write_markdown(files[1], table, costs, command)
+    write_markdown(files[1], table, costs, command, notes)
     vectors = write_page(files[2], agenda, table, costs, command)
-    return Outcome(table, costs, [*files, *vectors], agenda.study.notes)
+    return Outcome(table, costs, [*files, *vectors], notes)
 
 
 # ---------------------------------------------------------------- sweeps alone

@@ -50,7 +50,7 @@ def draw_courses(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]:
     """Test scores of the checkpoints that were kept, over the steps of training: the mean over seeds (the paper's Fig. 1)."""
     rows = {}
     for line in (line for line in table.lines if not line.needs):
-        jobs = [job for job in agenda.jobs_of(line.key, ground.name, listing=True) if job.done and job.kept]
+        jobs = [job for job in agenda.finished(line.key, ground.name) if job.kept]
         if jobs:
             rows[Named(line.label)] = [read_curve(job) for job in jobs]
     drawings = []

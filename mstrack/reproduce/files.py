@@ -43,7 +43,7 @@ def write_csv(path: Path, table: Table, costs: Mapping[str, Cost]) -> None:
     write_text(path, text.getvalue())
 
 
-def write_markdown(path: Path, table: Table, costs: Mapping[str, Cost], command: str) -> None:
+def write_markdown(path: Path, table: Table, costs: Mapping[str, Cost], command: str, notes: Iterable[str]) -> None:
     """The tables that the terminal shows, the sentences under them, and the command."""
     parts = [f"# {table.name}: {table.title}", f"`{command}`"]
     for ground in table.grounds:
@@ -64,7 +64,7 @@ def write_markdown(path: Path, table: Table, costs: Mapping[str, Cost], command:
         parts += [f"## On {spelled(ground.name)}", format_table(headers, rows)]
     if costs:
         parts += ["## Costs", format_table(*cost_rows(table, costs))]
-    parts.append("\n".join(f"- {sentence}" for sentence in summarise(table)))
+    parts.append("\n".join(f"- {sentence}" for sentence in (*summarise(table), *notes)))
     write_text(path, "\n\n".join(parts) + "\n")
 
 

@@ -13,7 +13,7 @@ from mstrack.registry import resolve
 from mstrack.reproduce.plan import Plan, Row, Scale, modality_of
 from mstrack.reproduce.rates import choose
 from mstrack.reproduce.weights import weights_file
-from mstrack.results import write_text
+from mstrack.results import read_json, write_text
 from mstrack.tuning import effective_rate
 
 Progress = Callable[[int, int, str], None]
@@ -146,15 +146,11 @@ def sweep_job(site: Site, sweep_name: str, value: float, modality: str, seed: in
     return Job(folder, site.scale.recipe, (*overrides, *last))
 
 
-def check_settings(job: Job) -> None:
-    """Refuse a folder that was made with other settings than the job has now.
-
-    Raises:
-        UserError: It was; names the first three that differ.
-    """
+def find_differences(job: Job) -> list[str]:
+    """Settings that the job's folder was made with and that are other ones now, in words."""
     path = job.folder / "config.yaml"
     if not path.is_file():
-        return
+        return []
     was, now = load_config(path), job.config
     differing = []
     for section in (name for name in type(now).model_fields if name != "run"):
@@ -163,6 +159,20 @@ def check_settings(job: Job) -> None:
             before["weights"], after["weights"] = (Path(part["weights"] or "").name for part in (before, after))
         keys = [key for key in after if before[key] != after[key]]
         differing += [f"{section}.{key}: {before[key]} there, {after[key]} now" for key in keys]
+    if job.tests is not None and (job.folder / "results" / "run.json").is_file():
+        ran, wanted = read_json(job.folder / "results" / "run.json"), dict(job.tests.get("arguments", {}))
+        if ran["dataset arguments"] != wanted:
+            differing.append(f"test: {ran['dataset arguments']} there, {wanted} now")
+    return differing
+
+
+def check_settings(job: Job) -> None:
+    """Refuse a folder that was made with other settings than the job has now.
+
+    Raises:
+        UserError: It was; names the first three that differ.
+    """
+    differing = find_differences(job)
     if differing:
         raise UserError(
             f"{job.folder} was made with other settings ({'; '.join(differing[:3])}). Name another folder with --out, or"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mstrack.errors import UserError
 from mstrack.metrics.ope import MEASURES
 from mstrack.reproduce.jobs import Job
 from mstrack.results import read_json
@@ -26,6 +27,22 @@ def read_runs(jobs: Iterable[Job]) -> Scores:
     """The scores of the jobs of one row with different seeds, each measure (R, S)."""
     runs = [read_scores(job) for job in jobs]
     return {name: np.stack([run[name] for run in runs]) for name in MEASURES}
+
+
+def check_lists(jobs: Iterable[Job]) -> None:
+    """Whether all were tested on the same sequences.
+
+    Raises:
+        UserError: Some were tested on fewer, or on others.
+    """
+    lists = {job.folder / "results": list(read_json(job.folder / "results" / "scores.json")["per_sequence"]) for job in jobs}
+    most = max(lists.values(), key=len, default=[])
+    others = [str(folder) for folder, names in lists.items() if names != most]
+    if others:
+        raise UserError(
+            f"tested on other sequences than the rest, which are {len(most)}: {', '.join(others)}."
+            " Remove these folders and give the same command again: they are made anew, without training."
+        )
 
 
 def read_curve(job: Job) -> list[tuple[int, Scores]]:

@@ -73,7 +73,7 @@ def write_page(path: Path, agenda: Agenda, table: Table, costs: Mapping[str, Cos
         "grounds": [spelled(ground.name) for ground in table.grounds],
         "settings": list_settings(agenda, table),
         "sweeps": _draw_sweeps(agenda, table),
-        "chosen_by": _say_choice(agenda, table),
+        "chosen_by": say_choice(agenda, table),
         "provenance": {
             "mstrack": __version__,
             "torch": torch.__version__,
@@ -108,8 +108,9 @@ def list_settings(agenda: Agenda, table: Table) -> list[Setting]:
     for line in table.lines:
         row = agenda.site.plan.rows[line.key]
         if row.needs is None:
-            jobs = [agenda.jobs_of(line.key, ground.name, listing=True)[0] for ground in table.grounds]
-            rates = [_say_chosen(job.config, row.chosen) if job.train else "-" for job in jobs]
+            named = [ground.name for ground in table.grounds]
+            jobs = [agenda.finished(line.key, name)[0] if name in line.measured else None for name in named]
+            rates = [_say_chosen(job.config, row.chosen) if job is not None and job.train else "-" for job in jobs]
             settings.append(Setting(line.label, rates, row.published or "-"))
     return settings
 
@@ -169,8 +170,8 @@ def _draw_sensitivity(agenda: Agenda, table: Table, ground: Ground) -> list[tupl
     maps = []
     for line in table.lines:
         row = agenda.site.plan.rows[line.key]
-        jobs = agenda.jobs_of(line.key, ground.name, listing=True)[:1] if row.model == "mst" and row.train else []
-        pictures = [picture for job in jobs if job.done for picture in picture_sensitivities(job.folder)]
+        jobs = agenda.finished(line.key, ground.name)[:1] if row.model == "mst" and row.train else []
+        pictures = [picture for job in jobs for picture in picture_sensitivities(job.folder)]
         maps += [(f"{line.label}: {picture.name}", draw_heat_maps(picture.before, picture.after)) for picture in pictures]
     return maps
 
@@ -182,7 +183,8 @@ def _draw_sweeps(agenda: Agenda, table: Table) -> list[Drawing]:
     return [drawing for part in drawn for drawing in part]
 
 
-def _say_choice(agenda: Agenda, table: Table) -> str:
+def say_choice(agenda: Agenda, table: Table) -> str:
+    """Where learning rates come from, in sentences."""
     if not table.synthetic:
         return (
             "Every row runs with its published hyper-parameters, as far as they are printed; nothing was chosen by its results."

@@ -49,6 +49,7 @@ class Study(Section):
 
     title: str
     scale: str = Field("tiny", description="on the embedded benchmark")
+    real: bool = Field(True, description="whether it can be run on the paper's data too")
     tables: tuple[int, ...] = Field((), description="the tables of the paper that hold the published numbers")
     columns: tuple[str, ...] = Field(description="data sets of the paper")
     rows: dict[str, str | None] = Field(description="row: its name in the published table")

@@ -63,17 +63,18 @@ def choose(plan: Plan, sweep: str, scale: str, modality: str, out: Path | None =
 
 def look(sweep: str, scale: str, modality: str, out: Path | None = None) -> Choice | None:
     """What a sweep says on a modality; None where nobody has run it at this scale."""
-    for lines in ([] if out is None else read_sweeps(out / FILE), committed()):
-        here = [line for line in lines if (line["scale"], line["sweep"]) == (scale, sweep)]
-        own = [line for line in here if line["modality"] == modality] or here[:1]
-        own = [line for line in here if line["modality"] == own[0]["modality"]] if own else []
+    files = ([] if out is None else read_sweeps(out / FILE), committed())
+    here = [[line for line in lines if (line["scale"], line["sweep"]) == (scale, sweep)] for lines in files]
+    own = [[line for line in lines if line["modality"] == modality] for lines in here]
+    lent = [[line for line in lines if line["modality"] == lines[0]["modality"]] for lines in here if lines]
+    for lines in (*own, *lent):
         scores: dict[float, list[float]] = {}
-        for line in own:
+        for line in lines:
             scores.setdefault(float(line["value"]), []).append(float(line["SR"]))
         if scores:
             points = sorted((value, statistics.mean(found)) for value, found in scores.items())
             best = max(scores, key=lambda value: statistics.mean(scores[value]))
-            return Choice(best, own[0]["modality"], points, min(map(len, scores.values())))
+            return Choice(best, lines[0]["modality"], points, min(map(len, scores.values())))
     return None
 
 

@@ -46,7 +46,7 @@ def rescore(agenda: Agenda, table: Table, ground: Ground) -> Rescored:
     """Score everything of a study that is finished on a ground."""
     every = Agenda(agenda.site, agenda.study, list(agenda.study.rows), [], agenda.seeds)
     keys = [line.key for line in table.lines if ground.name in line.measured]
-    jobs = {key: [job for job in every.jobs_of(key, ground.name, listing=True) if job.done] for key in keys}
+    jobs = {key: every.finished(key, ground.name) for key in keys}
     tests = next(iter(jobs.values()))[0].tests or {}
     split = tests.get("split", "test")
     reading: dict[str, Any] = {name: tests.get(name) for name in ("modality", "arguments", "data_root")}

@@ -3,14 +3,19 @@
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.synchronize import Event
 from types import TracebackType
 from typing import Any, TypeVar
 
+from mstrack.claims import Claims
+from mstrack.errors import UserError
 from mstrack.machine import usable_cores
 from mstrack.reproduce.jobs import Job, StoppedError, run_job
 
@@ -19,6 +24,9 @@ Task = TypeVar("Task")
 
 GRACE = 5.0
 """Seconds that interrupted jobs get to save where they stand, before their processes are ended."""
+
+POLL = 1.0
+"""Seconds between two looks at a job that another command is at work on."""
 
 _stop: list[Event] = []
 
@@ -68,8 +76,18 @@ class Crew:
             tasks: What it is called with.
 
         Raises:
+            UserError: A process died.
             Exception: What the first call that failed raised; others that are running are let finish.
         """
+        try:
+            yield from self._spread(work, tasks)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process died without a word: was it killed, or was memory short? What was finished is kept; the same command"
+                " goes on, with fewer --jobs if memory was short."
+            ) from error
+
+    def _spread(self, work: Callable[[Task, str], Any], tasks: List[Task]) -> Iterator[Any]:
         if self.processes == 1:
             yield from (work(task, self.devices[0]) for task in tasks)
             return
@@ -129,13 +147,30 @@ def _start(threads: int, told: Event) -> None:
     """A process of a crew leaves Ctrl-C to the one that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stop[:] = [told]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
     torch.set_num_threads(threads)
 
 
+def _end_with_parent() -> None:
+    """Where nobody is left to take what comes of a job, it is stopped and its process ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        _stop[0].set()
+        time.sleep(GRACE)
+        os._exit(1)
+
+
 def _run(job: Job, device: str) -> str:
-    with suppress(StoppedError):  # the process that asked for it does not listen any more
-        run_job(job, device=device, interrupted=lambda: bool(_stop) and _stop[0].is_set())
+    def told() -> bool:
+        return bool(_stop) and _stop[0].is_set()
+
+    with suppress(StoppedError), Claims(job.folder) as claims:  # who asked it to stop does not listen any more
+        while not (job.done or told() or claims.take("run")):
+            time.sleep(POLL)  # another command is at work on it: studies share rows
+        if not (job.done or told()):
+            run_job(job, device=device, interrupted=told)
     return job.name

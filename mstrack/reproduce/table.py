@@ -12,7 +12,7 @@ from mstrack.comparison import format_difference, judge
 from mstrack.metrics.ope import MEASURES
 from mstrack.metrics.uncertainty import FEWEST, Difference, Interval, interval, paired_difference, seed_difference
 from mstrack.reproduce.agenda import Agenda
-from mstrack.reproduce.outcomes import Scores, read_runs
+from mstrack.reproduce.outcomes import Scores, check_lists, read_runs
 from mstrack.reproduce.plan import Ground, draws_data
 
 PRINTED = ("SR", "OP50", "OP75", "PR")
@@ -32,6 +32,20 @@ class Cell(NamedTuple):
             return "-"
         half = (self.interval.high - self.interval.low) / 2
         return f"{self.mean:.1f}" + ("" if math.isnan(half) else f" ±{half:.1f}")
+
+
+class Runs(NamedTuple):
+    """The runs of a row on one ground: all measures (R, S), and their R seeds."""
+
+    scores: Scores
+    seeds: list[int]
+
+    def of_seeds(self, others: list[int]) -> np.ndarray:
+        """SR of the runs whose seeds another row has too, by seed; all runs where either has one, or none is shared."""
+        common = [seed for seed in others if seed in self.seeds]
+        if min(len(self.seeds), len(others)) == 1 or not common:
+            return self.scores["SR"]
+        return self.scores["SR"][[self.seeds.index(seed) for seed in sorted(common)]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,7 @@ class Table:
         grounds: What it was measured on.
         lines: Its rows.
         baseline: Key of the row that most are compared with.
+        drawn: Whether each seed draws its own training sequences.
     """
 
     title: str
@@ -107,6 +122,7 @@ class Table:
     grounds: list[Ground]
     lines: list[Line]
     baseline: str | None
+    drawn: bool = False
 
     def label(self, key: str) -> str:
         """What a row is called."""
@@ -118,13 +134,13 @@ def build_table(name: str, agenda: Agenda) -> Table:
     site, study = agenda.site, agenda.study
     whole = Agenda(site, study, list(study.rows), [], agenda.seeds)
     printed = {(row.table, row.label, row.dataset): row for column in study.columns for row in published_results(column)}
-    runs = {}
-    for key in study.rows:
-        if site.plan.rows[key].needs is None:
-            for ground in agenda.grounds:
-                done = [job for job in whole.jobs_of(key, ground.name, listing=True) if job.done]
-                if done:
-                    runs[key, ground.name] = read_runs(done)
+    runs: dict[tuple[str, str], Runs] = {}
+    for ground in agenda.grounds:
+        found = {key: whole.finished(key, ground.name) for key in study.rows if site.plan.rows[key].needs is None}
+        check_lists(job for jobs in found.values() for job in jobs)
+        for key, jobs in found.items():
+            if jobs:
+                runs[key, ground.name] = Runs(read_runs(jobs), [job.config.train.seed for job in jobs])
     lines = []
     for key, called in study.rows.items():
         row = site.plan.rows[key]
@@ -134,23 +150,25 @@ def build_table(name: str, agenda: Agenda) -> Table:
             for ground in agenda.grounds
             if (key, ground.name) in runs
         }
-        found = {
+        published = {
             column: printed[table, called, column]
             for column in study.columns
             for table in study.tables
             if called is not None and (table, called, column) in printed
         }
-        lines.append(Line(key, row.label, called, against, row.needs, measured, found))
-    return Table(study.title, name, not site.scale.data, agenda.grounds, lines, study.baseline)
+        lines.append(Line(key, row.label, called, against, row.needs, measured, published))
+    return Table(study.title, name, not site.scale.data, agenda.grounds, lines, study.baseline, draws_data(site.scale))
 
 
-def _measure(runs: Scores, reference: Scores | None, shared: bool) -> Measured:
+def _measure(own: Runs, other: Runs | None, shared: bool) -> Measured:
     """Means and the difference to a reference; `shared`: runs with the same seed share their training sequences."""
-    cells = {name: Cell(_mean(runs[name]), interval(runs[name])) for name in MEASURES}
-    if reference is None or reference["SR"].shape[1] != runs["SR"].shape[1]:
-        return Measured(cells, runs)
-    compare = seed_difference if shared else paired_difference
-    return Measured(cells, runs, compare(runs["SR"], reference["SR"]))
+    scores = own.scores
+    cells = {name: Cell(_mean(scores[name]), interval(scores[name])) for name in MEASURES}
+    if other is None:
+        return Measured(cells, scores)
+    if not shared:
+        return Measured(cells, scores, paired_difference(scores["SR"], other.scores["SR"]))
+    return Measured(cells, scores, seed_difference(own.of_seeds(other.seeds), other.of_seeds(own.seeds)))
 
 
 def _mean(runs: np.ndarray) -> float:
@@ -202,6 +220,8 @@ def summarise(table: Table) -> list[str]:
         lines.append("One run per row: the intervals cover the sequences and say nothing about other seeds.")
     elif seeds:
         lines.append(f"Intervals cover sequences and seeds (up to {max(seeds)}); with few seeds they are too narrow.")
+        if not table.drawn:
+            lines.append("All seeds train on the same sequences: what other ones would change is not in the intervals.")
     return lines
 
 
