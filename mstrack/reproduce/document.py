@@ -85,7 +85,9 @@ def render_document(plan: Plan, results: Iterable[Record], times: Iterable[Recor
     parts = [head]
     for name, study in plan.studies.items():
         parts.append(f"## {name}: {study.title}\n")
-        parts.append(_describe(plan, study) + "\n")
+        seeds = {int(r["seeds"]) for (measured, *_), r in found.items() if measured == name and r["seeds"]}
+        fewer = f" Ours so far: {max(seeds)} seed(s)." if seeds and max(seeds) < study.seeds else ""
+        parts.append(f"{_describe(plan, study)}{fewer}\n")
         headers = [
             "row",
             "command: mst reproduce",
