@@ -129,7 +129,7 @@ def test_several_processes_share_an_evaluation_and_survive_one(tmp_path: Path, r
     assert begun[str(processes[2].pid)] == 2
     assert not (tmp_path / "out" / ".claims").exists()
     scores = read_json(tmp_path / "out" / "scores.json")
-    log.write_text("1 2 3 1 2 3")
+    log.write_text("1 2 3 1 2 3\n")
     sys.path.insert(0, str(TESTS))
     options = {"on": "moving_squares:load", "root": tmp_path / "squares", "modality": "thermal"}
     alone = evaluate(
