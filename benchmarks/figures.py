@@ -70,7 +70,7 @@ def draw_course(out: Path) -> None:
     agenda = conduct.open_study(read_plan(), "course", "synthetic", None, None, out, None, None)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for row in agenda.rows:
-        jobs = [job for job in agenda.jobs_of(row, "thermal", listing=True) if job.done]
+        jobs = agenda.finished(row, "thermal")
         if not jobs:
             continue
         runs = [read_curve(job) for job in jobs]

@@ -138,13 +138,13 @@ def files(models: list[str], device: torch.device, seconds: float) -> None:
     print(f"JPEG pairs of 640 x 480, decoded by threads beside the network. LasHeR: {LASHER:,} frames.\n")
 
     def rows() -> Iterator[list[str]]:
-        backend = "graph" if device.type == "cuda" else "onednn"
         for name in models:
             for precision, batch in [("fp32", 1), *((precision, 4) for precision in precisions(device))]:
-                speed = measure_files(open_backend(load(name), backend, device, precision), batch, seconds)
+                runner = open_backend(load(name), "auto", device, precision)
+                speed = measure_files(runner, batch, seconds)
                 share, hours = f"{speed.fps / speed.network_fps:.2f}", duration(LASHER / speed.fps)
                 cells = [f"{speed.network_fps:.2f}", f"{speed.fps:.2f}", share, hours]
-                yield [name, f"{backend}, {precision}", str(batch), *cells]
+                yield [name, f"{runner.name}, {precision}", str(batch), *cells]
 
     table(["network", "backend", "batch", "network alone, frames/s", "file to box", "ratio", "LasHeR"], rows())
 

@@ -146,6 +146,16 @@ def test_a_network_is_one_graph_without_waiting(name: str) -> None:
     assert largest_difference(traced(*inputs), network(*inputs)) == 0
 
 
+def test_what_cannot_be_compiled_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "no compiler")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    network = lively("ostrack-tiny", depth=1)
+    with pytest.raises(UserError, match=r"'compiled': torch.compile cannot do it here: InvalidCxxCompiler"):
+        open_backend(network, "compiled")(*crops(network))
+
+
 def test_what_a_backend_says_of_itself() -> None:
     network = create_model("mst-tiny")
     network.provenance = {"note": "random"}

@@ -35,9 +35,9 @@ mst reproduce sweep --only vipt               # learning rates by the validation
 ```
 
 Interrupted, it goes on with the same command, run by run; runs are shared by all studies (`DIR/SCALE/ROW-DATA-SEED`). It ends
-with `STUDY.csv`, `STUDY.md` and `STUDY.html`: means with 95 % intervals over sequences and seeds, differences to the baseline,
-and the smallest difference that the comparison can tell from none. A row whose sweep nobody has run gets it run first;
-`mst reproduce sweep --into mstrack/reproduce/sweeps.csv` adds sweeps to the committed ones.
+with `STUDY.csv`, `STUDY.md` and `STUDY.html` (`STUDY-real.*` on the paper's data): means with 95 % intervals over sequences and
+seeds, differences to the baseline, and the smallest difference that the comparison can tell from none. A row whose sweep
+nobody has run gets it run first; `mst reproduce sweep --into mstrack/reproduce/sweeps.csv` adds sweeps to the committed ones.
 
 **The embedded benchmark is not the paper's data.** "Ours" below is a tiny network on made-up videos, "published" the full-size
 one on real ones; where a table has several data sets of one second modality, one modality of the benchmark stands for all of

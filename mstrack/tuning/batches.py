@@ -74,9 +74,9 @@ def check_kernel(kernel: str | None) -> None:
         raise UserError(unknown("kernel of TunedAdamW", kernel, get_args(Kernel)))
     if kernel == "native" and load_library() is None:
         raise UserError("the kernel 'native' needs a C compiler (cc, gcc, clang, $CC), and none worked. Leave the kernel out.")
-    if kernel == "triton" and find_spec("triton") is None:
-        raise UserError("the kernel 'triton' needs the package triton: pip install triton. Or leave the kernel out.")
     if kernel == "triton":
+        if find_spec("triton") is None:
+            raise UserError("the kernel 'triton' needs the package triton: pip install triton. Or leave the kernel out.")
         from mstrack.tuning.launches import is_usable
 
         if not is_usable():
