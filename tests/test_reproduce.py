@@ -400,15 +400,15 @@ def test_a_study_from_end_to_end(site: Site) -> None:
 
 
 STUDY = """
-import sys
-sys.path[:0] = {path!r}
-from pathlib import Path
-from mstrack.reproduce import plan
-import test_reproduce
-small = test_reproduce.small_plan(Path({folder!r}))
-plan.read_plan = lambda: small
-from mstrack.cli import main
-if __name__ == "__main__":
+if __name__ == "__main__":  # and not in the processes that it starts: the plan's weights are written once
+    import sys
+    sys.path[:0] = {path!r}
+    from mstrack.reproduce import plan
+    from test_reproduce import small_plan
+    from pathlib import Path
+    small = small_plan(Path({folder!r}))
+    plan.read_plan = lambda: small
+    from mstrack.cli import main
     main()
 """
 
