@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mstrack.assembly import (
     split,
     warn_of_overlap,
 )
+from mstrack.backends.precision import warn_of_emulation
 from mstrack.config import Config, load_config
 from mstrack.data.sampling import Batch, batches_of, load_batches
 from mstrack.distributed import Place
@@ -81,6 +83,8 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
 
     # ---- what is trained on what
     torch.manual_seed(settings.seed)
+    if settings.precision == "bf16" and place.first:
+        warn_of_emulation(place.device)
     network = build_model(config).to(place.device)
     optimizer = build_optimizer(network, config)
     footage, held_out = (read_sources(sources, config) for sources in (config.data.train, config.data.val))
@@ -232,12 +236,10 @@ def _join_ranks(network: Network, place: Place) -> nn.Module:
     """
     if place.world == 1:
         return network
-    return DistributedDataParallel(
-        network,
-        broadcast_buffers=any(learns(module) for module in batch_norms(network)),
-        find_unused_parameters=bool(network.idle),
-        gradient_as_bucket_view=True,
-    )
+    known = signature(DistributedDataParallel).parameters
+    synchronise = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
+    changing: dict[str, Any] = {synchronise: any(learns(module) for module in batch_norms(network))}
+    return DistributedDataParallel(network, find_unused_parameters=bool(network.idle), gradient_as_bucket_view=True, **changing)
 
 
 def _uncompiled(config: Config) -> AbstractContextManager[Any]:

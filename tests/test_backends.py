@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -72,6 +73,18 @@ def test_half_precision_in_onednn_layout_is_as_close_as_autocast() -> None:
     expected = network(*inputs)
     allowed = 1.5 * largest_difference(open_backend(network, "eager", precision="bf16")(*inputs), expected)
     assert largest_difference(open_backend(network, "onednn", precision="bf16")(*inputs), expected) < allowed
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_bf16_without_instructions_is_said_to_be_slow(can: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: can)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        open_backend(lively("ostrack-tiny"), "eager", "cpu", "fp32")
+        assert not caught
+        open_backend(lively("ostrack-tiny"), "eager", "cpu", "bf16")
+    said = [str(warning.message).partition(",")[0] for warning in caught]
+    assert said == ([] if can else ["bf16: this processor has no instructions for it"])
 
 
 def test_half_precision_halves_linear_layers_alone() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mstrack import checkpoint
 from mstrack.backends.graphs import Graphs
 from mstrack.backends.onednn import is_supported, repack
-from mstrack.backends.precision import PRECISIONS, halve, in_halves
+from mstrack.backends.precision import PRECISIONS, halve, in_halves, warn_of_emulation
 from mstrack.errors import UserError
 from mstrack.models.blocks import Prediction
 from mstrack.registry import unknown
@@ -104,6 +104,8 @@ def open_backend(
     if name == "auto":
         name = choose(model, place, precision)
     _check(name, place, precision)
+    if precision == "bf16":
+        warn_of_emulation(place)
     geometry, provenance = Geometry.of(model), getattr(model, "provenance", {})
     if name == "onnx":
         return Backend(name, precision, place, geometry, _export_and_open(model, place), provenance)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mstrack.backends.precision import protect
+from mstrack.backends.precision import has_instructions, protect
 from mstrack.models.blocks import Mlp
 
 ROWS = 320
@@ -20,7 +20,7 @@ ROWS = 320
 def is_supported(precision: str = "fp32") -> bool:
     """Whether this torch has the operators, and for `bf16` this processor the instructions (on x86, AVX-512)."""
     has_operators = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return has_operators and (precision == "fp32" or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return has_operators and (precision == "fp32" or has_instructions(torch.device("cpu")))
 
 
 class PackedLinear(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mstrack.errors import warn
 from mstrack.models.blocks import Prediction
 from mstrack.models.head import CentreHead
 
@@ -13,6 +14,20 @@ PRECISIONS = ("fp32", "bf16")
 EXACT = (CentreHead, nn.Conv1d, nn.Conv2d)
 """What stays in float32: the head, where a rounding moves the box itself, and the embeddings, which all else is added to. They
 are 3 % of the operations of mst-b256, and in bfloat16 would make half of the deviation."""
+
+
+def has_instructions(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 numbers; on x86 that takes AVX-512."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def warn_of_emulation(device: torch.device) -> None:
+    """Say so where bfloat16 saves no time but costs it."""
+    if not has_instructions(device):
+        text = "this processor has no instructions for it, so that it takes several times as long as fp32: use fp32 here."
+        warn("bf16", "precision", text)
 
 
 class Exact(nn.Module):
