@@ -81,8 +81,8 @@ class Journal:
             self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Add the values of a step."""
-        if not self.active:
+        """Add the values of a step, if there are any."""
+        if not self.active or not values:
             return
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **{k: round(v, 8) for k, v in values.items()}}) + "\n")

@@ -65,7 +65,8 @@ def quiet(text: str) -> Any:
 def small_plan(folder: Path) -> Plan:
     """The plan, with seconds in the place of minutes at scale `tiny`, and studies of two rows and of one."""
     weights = folder / "small.safetensors"
-    checkpoint.save(weights, create_model("ostrack-tiny", **SMALL), {})
+    if not weights.is_file():
+        checkpoint.save(weights, create_model("ostrack-tiny", **SMALL), {})
     source = {"name": "synthetic", "arguments": {"sequences": 3, "frames": 7}}
     changes = {
         **PLAN.scales["tiny"].changes,
@@ -416,19 +417,8 @@ if __name__ == "__main__":  # and not in the processes that it starts: the plan'
 def test_ctrl_c_stops_the_processes_and_the_same_command_goes_on(tmp_path: Path) -> None:
     script, out = tmp_path / "study.py", tmp_path / "out"
     script.write_text(STUDY.format(path=[str(Path(__file__).parent)], folder=str(tmp_path)))
-    command = [
-        sys.executable,
-        str(script),
-        "reproduce",
-        "pair",
-        "--seeds",
-        "1",
-        "--devices",
-        "cpu",
-        "--out",
-        str(out),
-        "--jobs",
-    ]
+    start = [sys.executable, str(script), "reproduce", "pair"]
+    command = [*start, "--seeds", "1", "--devices", "cpu", "--out", str(out), "--jobs"]
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     first = subprocess.Popen([*command, "2"], **pipes, start_new_session=True)
     while not list((out / "tiny").glob("*/config.yaml")):  # a run has begun
@@ -443,6 +433,70 @@ def test_ctrl_c_stops_the_processes_and_the_same_command_goes_on(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "Full fine-tuning" in done.stdout
     assert (out / "pair.html").is_file()
+
+
+def test_two_commands_share_a_folder_and_no_run_is_made_twice(tmp_path: Path) -> None:
+    script, out = tmp_path / "study.py", tmp_path / "out"
+    script.write_text(STUDY.format(path=[str(Path(__file__).parent)], folder=str(tmp_path)))
+    small_plan(tmp_path)
+    start = [sys.executable, str(script), "reproduce", "pair"]
+    command = [*start, "--seeds", "1", "--devices", "cpu", "--jobs", "1", "--out", str(out)]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for process in both:
+        said, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert "Full fine-tuning" in said
+    for log in (out / "tiny").glob("*/log.jsonl"):
+        steps = [line["step"] for line in map(json.loads, log.read_text().splitlines()) if "step" in line]
+        assert steps == sorted(set(steps)), log
+    assert not list((out / "tiny").rglob(".claims"))
+
+
+def work(task: tuple[str, Path], device: str) -> str:
+    """A job of a crew: `die` without a word, `wait` for ever, or come `back`."""
+    what, folder = task
+    (folder / f"{what}.pid").write_text(str(os.getpid()))
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    while what == "wait":
+        time.sleep(0.1)
+    return f"{what} {device}"
+
+
+def test_a_process_that_is_killed_is_an_error(tmp_path: Path) -> None:
+    with Crew(2, ["cpu"]) as crew, pytest.raises(UserError, match=r"died without a word: .* with fewer --jobs"):
+        list(crew.spread(work, [("back", tmp_path), ("die", tmp_path)]))
+
+
+ORPHANS = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from mstrack.reproduce.running import Crew
+from test_reproduce import work
+if __name__ == "__main__":
+    with Crew(2, ["cpu"]) as crew:
+        list(crew.spread(work, [("wait", Path({folder!r})), ("back", Path({folder!r}))]))
+"""
+
+
+def test_a_crew_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    script, mark = tmp_path / "crew.py", tmp_path / "wait.pid"
+    script.write_text(ORPHANS.format(path=[str(Path(__file__).parent)], folder=str(tmp_path)))
+    parent = subprocess.Popen([sys.executable, str(script)])
+    try:
+        while not (mark.is_file() and mark.read_text()):
+            assert parent.poll() is None
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{mark.read_text()}/cmdline").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
 
 
 # ---------------------------------------------------------------- the paper's own data
