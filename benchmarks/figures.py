@@ -67,7 +67,7 @@ def draw_sweeps(panels: dict[str, tuple[str, ...]], scale: str, name: str) -> No
 
 
 def draw_course(out: Path) -> None:
-    agenda = conduct.open_study(read_plan(), "course", "synthetic", None, None, out, None, None)
+    agenda = conduct.open_study(read_plan(), "course", "synthetic", (), None, out, None, None)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for row in agenda.rows:
         jobs = agenda.finished(row, "thermal")

@@ -30,7 +30,7 @@ def reproduce(
     on: Annotated[
         Literal["synthetic", "real"], typer.Option(help="Data: the embedded benchmark, or the paper's own.")
     ] = "synthetic",
-    only: Annotated[str | None, typer.Option(metavar="ROW", help="One row, or one sweep.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="ROW", help="A row, or a sweep; can be repeated.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Training runs of each row; default: as the study says.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Rows at once; default: one per GPU, or per core.")] = None,
     devices: Annotated[str | None, typer.Option(help="cpu, or GPUs with commas between: cuda:0,cuda:1.")] = None,
@@ -60,10 +60,10 @@ def reproduce(
     with conduct.choose_crew(jobs, devices) as crew:
         if study == SWEEP:
             site = conduct.open_site(plan, scale, out)
-            runs = conduct.open_sweeps(site, only, [modality] if modality else ["thermal", "depth", "event"])
+            runs = conduct.open_sweeps(site, only or [], [modality] if modality else ["thermal", "depth", "event"])
             _sweep(site, runs, crew, out, into)
         else:
-            _study(conduct.open_study(plan, study, on, only, seeds, out, data_root, weights), study, crew, out)
+            _study(conduct.open_study(plan, study, on, only or [], seeds, out, data_root, weights), study, crew, out)
 
 
 def _study(agenda: "Agenda", name: str, crew: "Crew", out: Path) -> None:

@@ -193,13 +193,13 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Did you mean 'table3'"):
         find_study(PLAN, "tabel3")
     with pytest.raises(UserError, match="unknown row 'mts'"):
-        open_study(PLAN, "table3", "synthetic", "mts", None, tmp_path)
+        open_study(PLAN, "table3", "synthetic", ["mts"], None, tmp_path)
     with pytest.raises(UserError, match=r"DiMP is not ours.*docs/trackers\.md"):
-        open_study(PLAN, "table1", "synthetic", "dimp", None, tmp_path)
+        open_study(PLAN, "table1", "synthetic", ["dimp"], None, tmp_path)
     with pytest.raises(UserError, match="unknown sweep 'ful'"):
         sweep_runs(Site(PLAN, "tiny", tmp_path), ["ful"], ["thermal"])
-    named = open_study(PLAN, "table3", "synthetic", "FFT (OSTrack)", None, tmp_path)
-    assert named.rows == ["full"]
+    named = open_study(PLAN, "table3", "synthetic", ["mst", "FFT (OSTrack)", "MST"], None, tmp_path)
+    assert named.rows == ["full", "mst"], "in the order of the table, each once"
 
 
 # ---------------------------------------------------------------- choices
@@ -297,7 +297,7 @@ def test_checkpoints_are_kept_and_tracked_with(site: Site) -> None:
     curve = read_curve(job)
     assert [step for step, _ in curve] == [2, 4]
     np.testing.assert_array_equal(curve[-1][1]["SR"], read_scores(job)["SR"])  # the last one is the model
-    agenda = open_study(site.plan, "course", "synthetic", None, None, site.out.parent)
+    agenda = open_study(site.plan, "course", "synthetic", (), None, site.out.parent)
     found = conduct.report("course", agenda, site.out.parent, ALONE, "mst reproduce course", quiet)
     assert "SR on thermal over training" in found.files[2].read_text()
 
@@ -351,7 +351,7 @@ def test_estimates(site: Site) -> None:
 # ---------------------------------------------------------------- a study
 def test_a_study_from_end_to_end(site: Site) -> None:
     out = site.out.parent
-    agenda = open_study(site.plan, "pair", "synthetic", None, None, out)
+    agenda = open_study(site.plan, "pair", "synthetic", (), None, out)
     said = conduct.announce("pair", agenda, ALONE)
     assert "2 row(s) on thermal: 4 runs, 0 of them done" in said[0]
     assert re.search(r"about \d+ (seconds|minutes), 1 at a time", said[1])
@@ -393,9 +393,9 @@ def test_a_study_from_end_to_end(site: Site) -> None:
     assert "http" not in re.sub(r"http://www.w3.org/\S+", "", page)
     assert {file.name for file in found.files[3:]} >= {"success.pdf", "precision.pdf"}
 
-    again = open_study(site.plan, "pair", "synthetic", None, None, out)
+    again = open_study(site.plan, "pair", "synthetic", (), None, out)
     assert "4 runs, 4 of them done" in conduct.announce("pair", again, ALONE)[0]
-    one = open_study(site.plan, "pair", "synthetic", "mst", 1, out)
+    one = open_study(site.plan, "pair", "synthetic", ["mst"], 1, out)
     table = build_table("pair", one)
     assert [line.measured["thermal"].seeds for line in table.lines] == [1, 1]
 
@@ -501,7 +501,7 @@ def test_a_crew_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- the paper's own data
 def test_what_real_data_lack_is_said_with_its_place(tmp_path: Path) -> None:
-    agenda = open_study(PLAN, "table3", "real", None, None, tmp_path / "out", tmp_path / "data", tmp_path / "weights")
+    agenda = open_study(PLAN, "table3", "real", (), None, tmp_path / "out", tmp_path / "data", tmp_path / "weights")
     small = agenda.site.scale.model_copy(update={"size": "tiny"})  # to be timed in a moment
     site = Site(
         PLAN.model_copy(update={"scales": {**PLAN.scales, "paper": small}}),
@@ -539,7 +539,7 @@ def test_a_study_on_real_data(tmp_path: Path) -> None:
     study = PLAN.studies["table3"].model_copy(update={"columns": ("lasher",)})
     plan = plan.model_copy(update={"studies": {"table3": study}})
     checkpoint.save(tmp_path / "weights" / "ostrack-b256.safetensors", create_model("ostrack-tiny", **SMALL), {})
-    agenda = open_study(plan, "table3", "real", "full", None, tmp_path / "out", tmp_path / "data", tmp_path / "weights")
+    agenda = open_study(plan, "table3", "real", ["full"], None, tmp_path / "out", tmp_path / "data", tmp_path / "weights")
     place = tmp_path / "data" / "LasHeR"
     assert conduct.check_requirements("table3", agenda, ALONE) == [
         f"LasHeR: 3 of 979 sequences of 'train-official' are in {place}",
@@ -562,7 +562,7 @@ def _layouts(dataset: str) -> list[str]:
 
 def test_a_study_that_needs_validation_is_not_for_real_data(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mst reproduce table3 --on real"):
-        open_study(PLAN, "does_it_help", "real", None, None, tmp_path)
+        open_study(PLAN, "does_it_help", "real", (), None, tmp_path)
 
 
 def test_runs_are_compared_by_seed() -> None:

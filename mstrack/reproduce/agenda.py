@@ -102,15 +102,15 @@ class Agenda:
         return [self.foundations, [run.job for run in self.sweeps], self.row_jobs(listing=True)]
 
 
-def plan_study(site: Site, study: Study, only: str | None = None, seeds: int | None = None) -> Agenda:
+def plan_study(site: Site, study: Study, only: List[str] = (), seeds: int | None = None) -> Agenda:
     """What a study has to do; on the paper's data sets every row is trained once, as in the paper, unless seeds are given.
 
     Raises:
-        UserError: No such row; or the one row that was asked for is not ours.
+        UserError: No such row; or one that was asked for is not ours.
     """
     rows = chosen_rows(site.plan, study, only)
     foreign = [row for row in rows if site.plan.rows[row].needs is not None]
-    if only is not None and foreign:
+    if only and foreign:
         row = site.plan.rows[foreign[0]]
         raise UserError(f"{row.label} is not ours: {row.needs} (docs/trackers.md). The study shows its published numbers.")
     once = 1 if site.scale.data else None

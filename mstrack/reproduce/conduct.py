@@ -82,7 +82,7 @@ def open_study(
     plan: Plan,
     name: str,
     on: On,
-    only: str | None,
+    only: List[str],
     seeds: int | None,
     out: Path,
     data_root: Path | None = None,
@@ -243,13 +243,13 @@ def open_site(plan: Plan, scale: str, out: Path) -> Site:
     return Site(plan, scale, out / scale)
 
 
-def open_sweeps(site: Site, only: str | None, modalities: List[str]) -> list[SweepRun]:
-    """The runs of one sweep, or of all.
+def open_sweeps(site: Site, only: List[str], modalities: List[str]) -> list[SweepRun]:
+    """The runs of the sweeps that are named, or of all.
 
     Raises:
         UserError: No such sweep.
     """
-    return sweep_runs(site, [only] if only is not None else list(site.plan.sweeps), modalities)
+    return sweep_runs(site, list(only or site.plan.sweeps), modalities)
 
 
 def report_sweeps(

@@ -28,7 +28,7 @@ Made by `python benchmarks/reproduce_docs.py` from the plan (`mstrack/reproduce/
 ```bash
 mst reproduce                                 # what there is
 mst reproduce table3                          # says how long it takes, then trains, tracks, prints, writes
-mst reproduce table3 --only mst --seeds 1     # one row, one run
+mst reproduce table3 --only mst --seeds 1     # one row, one run; --only full --only mst: two rows
 mst reproduce table3 --jobs 2 --out DIR       # two runs at a time; --devices cuda:0,cuda:1 for one on each GPU
 mst reproduce table3 --on real --data-root DIR --weights DIR    # the paper's recipe on its data; says what is missing
 mst reproduce sweep --only vipt               # learning rates by the validation split, with their curves

@@ -1,6 +1,6 @@
 """What there is to reproduce, from YAML: rows (systems), studies (tables and figures), scales (how large, on what data)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Literal, NamedTuple
@@ -157,20 +157,22 @@ def find_study(plan: Plan, name: str) -> Study:
     return plan.studies[name]
 
 
-def chosen_rows(plan: Plan, study: Study, only: str | None) -> list[str]:
-    """The rows of a study, or the one that is asked for by its key, its label or its published name, whatever the case.
+def chosen_rows(plan: Plan, study: Study, only: Sequence[str] = ()) -> list[str]:
+    """The rows of a study, or those that are asked for by their keys, labels or published names, whatever the case.
 
     Raises:
         UserError: The study has no such row.
     """
-    if only is None:
+    if not only:
         return list(study.rows)
     known = {
         alias.lower(): key for key, printed in study.rows.items() for alias in (printed, plan.rows[key].label, key) if alias
     }
-    if only.lower() not in known:
-        raise UserError(unknown("row", only, study.rows))
-    return [known[only.lower()]]
+    for name in only:
+        if name.lower() not in known:
+            raise UserError(unknown("row", name, study.rows))
+    asked = {known[name.lower()] for name in only}
+    return [key for key in study.rows if key in asked]
 
 
 def grounds_of(scale: Scale, columns: Iterable[str]) -> list[Ground]:
