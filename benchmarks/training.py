@@ -36,7 +36,7 @@ from mstrack.assembly import (
     set_mode,
 )
 from mstrack.config import Config, load_config
-from mstrack.data.sampling import Batch, PairDataset, batches_of, load_batches
+from mstrack.data.sampling import Batch, PairDataset, batches_of, load_keys
 from mstrack.data.sequence import Sequence
 from mstrack.distributed import Place, choose_device
 from mstrack.journal import Watch
@@ -95,8 +95,8 @@ def make_pairs(config: Config, network: Any) -> PairDataset:
 
 
 def read_batches(config: Config, network: Any, cuda: bool) -> Iterator[Batch]:
-    plan = batches_of(config.train.samples, config.train.batch)
-    return load_batches(make_pairs(config, network), 0, plan, config.run.workers, pin=cuda)
+    keys = [(0, batch) for batch in batches_of(config.train.samples, config.train.batch)]
+    return load_keys(make_pairs(config, network), keys, config.run.workers, pin=cuda)
 
 
 def train_plainly(config: Config, step_taken: Callable[[], None]) -> None:

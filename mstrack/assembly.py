@@ -166,6 +166,8 @@ def prepare_blocks(network: Network, config: Config, backend: str | Callable[...
         config: `run.checkpointing` and `run.compile` count.
         backend: Of `torch.compile`.
     """
+    if config.run.compile:
+        torch._dynamo.config.optimize_ddp = False  # which would cut every block where a bucket of gradients ends
     compute = torch.compile(transform_tokens, backend=backend) if config.run.compile else transform_tokens
     for module in network.modules():
         if isinstance(module, Block):

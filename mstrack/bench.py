@@ -9,6 +9,7 @@ import torch
 
 from mstrack import checkpoint
 from mstrack.backends import BACKENDS, PRECISIONS, open_backend
+from mstrack.backends.onnxfile import has_cuda
 from mstrack.errors import UserError
 from mstrack.measuring import FileSpeed, Speed, best_batch, describe_machine, measure_batch, measure_files, measure_single
 from mstrack.models import create_model
@@ -46,7 +47,7 @@ class Bench(NamedTuple):
 def bench(
     source: str | Path,
     backends: List[str] = (),
-    precisions: List[str] = PRECISIONS,
+    precisions: List[str] = (),
     device: torch.device | str = "cpu",
     largest: int = 32,
     seconds: float = 1.0,
@@ -57,7 +58,7 @@ def bench(
     Args:
         source: A checkpoint, a shipped weight, the name of a model (with random weights, which are as fast), or an .onnx file.
         backends: Of `backends.BACKENDS`; none: those that make sense on this device.
-        precisions: Of `backends.PRECISIONS`.
+        precisions: Of `backends.PRECISIONS`; none: all that a backend has.
         device: Where.
         largest: The largest batch that is tried.
         seconds: To spend on each measurement, more or less.
@@ -73,9 +74,12 @@ def bench(
         if name not in PRECISIONS:
             raise UserError(unknown("precision", name, PRECISIONS))
     place, network = torch.device(device), _load(source)
-    wanted = [(b, p) for b in backends or _usual(place) for p in precisions if b != "onnx" or p == "fp32"]
-    if isinstance(network, Path):
-        wanted = [("onnx", "fp32")]
+    usual, left_out = (("onnx",), dict[str, str]()) if isinstance(network, Path) else _usual(place)
+    said = bool(precisions and (backends or isinstance(network, Path)))
+    pairs = [(name, precision) for name in backends or usual for precision in precisions or PRECISIONS]
+    wanted = [pair for pair in pairs if said or pair != ("onnx", "bf16")]
+    if backends:
+        left_out = {}
     count, done = 2 * len(wanted) + 3, 0
 
     def advance(text: str) -> None:
@@ -84,7 +88,7 @@ def bench(
             progress(done, count, text)
         done += 1
 
-    runners, left_out = {}, {}
+    runners = {}
     for name, precision in wanted:
         advance(f"starting {name} {precision}")
         try:
@@ -119,6 +123,10 @@ def _load(source: str | Path) -> Network | Path:
     return checkpoint.load(source)
 
 
-def _usual(device: torch.device) -> tuple[str, ...]:
-    """Backends that make sense on a device: `torch.compile` gains nothing on a CPU, after minutes of compiling."""
-    return ("eager", "graph", "compiled") if device.type == "cuda" else ("eager", "onednn", "onnx")
+def _usual(device: torch.device) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Backends that make sense on a device, and why others do not."""
+    if device.type == "cpu":
+        return ("eager", "onednn", "onnx"), {"compiled": "gains nothing on a CPU; --backend compiled measures it."}
+    if has_cuda():
+        return ("eager", "graph", "compiled", "onnx"), {}
+    return ("eager", "graph", "compiled"), {"onnx": "there is no onnxruntime-gpu here; --backend onnx measures it on the CPU."}

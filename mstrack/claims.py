@@ -95,7 +95,10 @@ class Claims:
                 return bool(owner == _identity(owner["pid"]))
         except (ValueError, KeyError, TypeError):
             pass  # not written to the end: by one who has just begun, or died of it
-        return self._now() - beat < LOST
+        try:
+            return self._now() - beat < LOST
+        except FileNotFoundError:  # the last claim went a moment ago, and the folder with it
+            return True
 
     def _now(self) -> float:
         """The time of the clock that the file system stamps files with."""

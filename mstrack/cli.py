@@ -80,9 +80,14 @@ def main() -> None:
 
 def _explain_failure(error: RuntimeError) -> str | None:
     """A sentence for the failures of a run that are not the program's own; None for all others."""
-    text = str(error)
-    if type(error).__name__ == "TrainingError":
+    text, kind = str(error), type(error).__name__
+    if kind == "TrainingError":
         return text
+    if kind == "OutOfMemoryError":
+        return (
+            f"the GPU has too little memory: {text.splitlines()[0]} In training, train.accumulate=N takes fewer pairs at once,"
+            " and run.checkpointing=true keeps less of them; in tracking, take a smaller --batch."
+        )
     if os.environ.get("WORLD_SIZE", "1") != "1" and any(word in text.lower() for word in ("by peer", "gloo", "nccl")):
         return f"rank {os.environ.get('RANK')}: another process of this run has stopped; its own message says why."
     if "DataLoader worker" in text:

@@ -63,7 +63,7 @@ def bench(
         found = run(
             checkpoint,
             backend or (),
-            precision or ("fp32", "bf16"),
+            precision or (),
             choose_device(device),
             batch,
             seconds,

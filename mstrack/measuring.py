@@ -121,10 +121,13 @@ def measure_batch(runner: Backend, batch: int, seconds: float) -> Speed:
 
 
 def best_batch(runner: Backend, largest: int, seconds: float) -> Speed:
-    """The batch with most frames per second, of 1, 2, 4, ... for as long as it pays."""
+    """The batch with most frames per second, of 1, 2, 4, ... for as long as it pays, and fits into the memory of a GPU."""
     best, batch = measure_batch(runner, 1, seconds), 2
     while batch <= largest:
-        found = measure_batch(runner, batch, seconds)
+        try:
+            found = measure_batch(runner, batch, seconds)
+        except torch.OutOfMemoryError:
+            break
         pays = found.fps > WORTH * best.fps
         best = max(best, found, key=lambda speed: speed.fps)
         if not pays or found.total * batch > 1e3 * STILL:

@@ -26,9 +26,9 @@ from mstrack.assembly import (
     split,
     warn_of_overlap,
 )
-from mstrack.backends.precision import warn_of_emulation
+from mstrack.backends.precision import keep_float32, warn_of_emulation
 from mstrack.config import Config, load_config
-from mstrack.data.sampling import Batch, batches_of, load_batches
+from mstrack.data.sampling import Batch, batches_of, load_keys
 from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import Journal, Watch
@@ -66,7 +66,7 @@ def train(
     config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
     place = distributed.start(config.run.device, config.run.timeout)
     try:
-        return _run(config, place, progress or (lambda done, total, text: None), interrupted)
+        made = _run(config, place, progress or (lambda done, total, text: None), interrupted)
     except RuntimeError as error:
         if config.run.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = str(error).splitlines()[0]
@@ -74,8 +74,8 @@ def train(
                 f"the blocks cannot be compiled here ({reason}). run.compile=false runs them as they are."
             ) from error
         raise
-    finally:
-        distributed.stop()
+    distributed.stop()  # not where something went wrong: leaving waits for the others, which may wait for this one
+    return made
 
 
 def _run(config: Config, place: Place, progress: Progress, interrupted: Callable[[], bool]) -> Path:
@@ -83,6 +83,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
 
     # ---- what is trained on what
     torch.manual_seed(settings.seed)
+    keep_float32(place.device)
     if settings.precision == "bf16" and place.first:
         warn_of_emulation(place.device)
     network = build_model(config).to(place.device)
@@ -108,20 +109,18 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
     prepare_blocks(network, config)
     journal = Journal(out, step, config.run.tensorboard, place.first)
     watch = Watch(place.device)
+    parts = load_keys(pairs, _plan(config, place, share, step), config.run.workers, pin=place.device.type == "cuda")
     saved = step
     stopping = False
 
     # ---- the loop
     while step < total and not stopping:
-        epoch, done = divmod(step, steps_per_epoch)
-        plan = batches_of(settings.samples, settings.batch, place.rank, place.world, skip=done)
-        micro = [part for batch in plan for part in split(batch, share)]
-        loader = load_batches(pairs, epoch, micro, config.run.workers, pin=place.device.type == "cuda")
+        epoch = step // steps_per_epoch
         set_mode(network)
         while step < (epoch + 1) * steps_per_epoch and not stopping:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate(step, steps_per_epoch, config)
-            take_step(model, optimizer, loader, watch, config, place, step)
+            take_step(model, optimizer, parts, watch, config, place, step)
             step += 1
 
             asked = interrupted()
@@ -132,7 +131,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
                 progress(step, total, f"loss {values['total']:.3f}")
             else:
                 progress(step, total, "")
-            within = step % steps_per_epoch != 0  # at its end the state is saved after validation, so that neither is lost
+            within = step % steps_per_epoch != 0  # at its end the state is saved after what is done there
             if within and (stopping or step - saved >= config.run.save_every):
                 save_state(config, network, optimizer, step, best, place)
                 saved = step
@@ -140,6 +139,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         # ---- the end of an epoch
         if step % steps_per_epoch == 0:
             epoch = step // steps_per_epoch
+            scores: dict[str, float] = {}
             if epoch % settings.validate_every == 0 or step == total:
                 with _uncompiled(config):
                     choice, scores = _validate(optimizer, lambda: validate(network, config, held_out, place), step == total)
@@ -154,8 +154,9 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
             if config.run.keep and epoch % config.run.keep == 0:
                 with optimizer.evaluation_weights():
                     save_model(out / "kept" / f"{epoch:04d}.safetensors", network, config, lists, step, {}, None, place)
-            save_state(config, network, optimizer, step, best, place)
-            saved = step
+            if scores or stopping or step == total or step - saved >= config.run.save_every:
+                save_state(config, network, optimizer, step, best, place)
+                saved = step
     journal.close()
     return out / "model.safetensors"
 
@@ -171,6 +172,15 @@ def rate(step: int, steps_per_epoch: int, config: Config) -> float:
         return 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / max(1, total - settings.warmup)))
     dropped = settings.drop_epoch is not None and step // steps_per_epoch >= settings.drop_epoch
     return settings.drop_factor if dropped else 1.0
+
+
+def _plan(config: Config, place: Place, share: int, step: int) -> Iterator[tuple[int, list[int]]]:
+    """Epoch and indices of all that this process computes from a step on, `share` pairs at once."""
+    settings = config.train
+    first, done = divmod(step, settings.samples // settings.batch)
+    for epoch in range(first, settings.epochs):
+        batches = batches_of(settings.samples, settings.batch, place.rank, place.world, skip=done if epoch == first else 0)
+        yield from ((epoch, part) for batch in batches for part in split(batch, share))
 
 
 def _share(config: Config, place: Place) -> int:

@@ -36,6 +36,17 @@ def test_every_backend_and_precision_has_a_row(measured: Bench) -> None:
     assert measured.fastest == max(measured.best, key=lambda speed: speed.fps)
 
 
+@pytest.mark.parametrize("source", ["ostrack-tiny", "x.onnx"])
+def test_what_was_asked_for_and_cannot_be_had_is_said(source: str) -> None:
+    with pytest.raises(UserError, match="'onnx' computes in fp32, not in bf16"):
+        bench.bench(source, ["onnx"], ["bf16"])
+
+
+def test_an_onnx_file_has_one_backend() -> None:
+    with pytest.raises(UserError, match=r"x\.onnx is run by ONNX Runtime: backend 'onnx' or 'auto', not 'eager'"):
+        bench.bench("x.onnx", ["eager"])
+
+
 def test_the_parts_add_up_to_the_total(measured: Bench) -> None:
     for speed in measured.single[1:]:
         parts = speed.crop + speed.network + speed.decode

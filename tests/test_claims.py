@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,19 @@ def test_a_process_on_another_machine_lives_as_long_as_it_gives_signs(tmp_path: 
     path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "elsewhere"}))
     assert not Claims(tmp_path).is_free("a")
     os.utime(path, (time.time() - LOST - 5,) * 2)
+    assert Claims(tmp_path).is_free("a")
+
+
+def test_claims_that_go_while_they_are_looked_at_are_looked_at_again(tmp_path: Path) -> None:
+    class Late(Claims):
+        def _now(self) -> float:
+            shutil.rmtree(self.folder)  # between two lines, the last owner ends
+            return super()._now()
+
+    mine = Claims(tmp_path)
+    assert mine.take("a")
+    mine.held["a"].write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": ""}))
+    assert not Late(tmp_path).is_free("a")
     assert Claims(tmp_path).is_free("a")
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,13 +45,20 @@ def write_recipe(folder: Path) -> Path:
     return path
 
 
-def torchrun(world: int, recipe: Path, restarts: int = 0, dies: str = "") -> subprocess.CompletedProcess[str]:
-    """`mst train` in several processes; a run that hangs is an error. The shell's variables in `recipe` are each rank's."""
+def start_torchrun(world: int, recipe: Path, restarts: int = 0, dies: str = "") -> subprocess.Popen[str]:
+    """`mst train` in several processes. The shell's variables in `recipe` are each rank's."""
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
     line += [f"--max-restarts={restarts}", "--monitor-interval=0.1", "--no-python"]
     line += ["sh", "-c", f"exec {sys.executable} -m mstrack train {recipe}"]
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "WITNESS_DIES": dies}
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def torchrun(world: int, recipe: Path, restarts: int = 0, dies: str = "") -> tuple[int, str]:
+    """Exit code and error output; a run that hangs is an error."""
+    process = start_torchrun(world, recipe, restarts, dies)
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
 
 
 def read_witness(folder: Path, rank: int) -> list[tuple[int, int, str]]:
@@ -82,8 +90,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sys.path.insert(0, str(TESTS))
     train(write_recipe(folder / "1"))
     for world in (2, 4):
-        done = torchrun(world, write_recipe(folder / str(world)))
-        assert done.returncode == 0, done.stderr[-2000:]
+        code, errors = torchrun(world, write_recipe(folder / str(world)))
+        assert code == 0, errors[-2000:]
     return folder
 
 
@@ -126,8 +134,8 @@ def test_weights_and_tuning_state_are_the_same_bits_on_every_rank(runs: Path, wo
 def test_a_rank_that_is_killed_costs_the_steps_since_the_last_save(runs: Path) -> None:
     """torchrun starts all ranks anew; they go on from the saved state and end with the bits of a run that nobody disturbed."""
     folder = runs / "killed"
-    done = torchrun(2, write_recipe(folder), restarts=1, dies="1:8")
-    assert done.returncode == 0, done.stderr[-2000:]
+    code, errors = torchrun(2, write_recipe(folder), restarts=1, dies="1:8")
+    assert code == 0, errors[-2000:]
     assert [(start, step) for start, step, _ in read_witness(folder, 1)] == [
         *((0, step) for step in range(1, 9)),
         *((1, step) for step in range(7, STEPS + 1)),
@@ -140,7 +148,8 @@ def test_a_rank_that_is_killed_costs_the_steps_since_the_last_save(runs: Path) -
 def test_without_restarts_a_run_ends_when_a_rank_is_killed_and_goes_on_when_asked(runs: Path) -> None:
     folder = runs / "ended"
     recipe = write_recipe(folder)
-    assert torchrun(2, recipe, dies="0:8").returncode != 0
+    code, _ = torchrun(2, recipe, dies="0:8")
+    assert code != 0
     assert checkpoint.load_state(folder / "state.safetensors")["step"] == 6
     train(recipe)
     expected, found = (load_file(runs / name / "model.safetensors") for name in ("1", "ended"))
@@ -154,6 +163,25 @@ def test_ranks_that_see_different_folders_are_told(runs: Path, tmp_path: Path) -
         write_recipe(tmp_path / rank)
     state = tmp_path / "0" / "state.safetensors"
     state.write_bytes((runs / "1" / "state.safetensors").read_bytes())
-    done = torchrun(2, tmp_path / "$RANK" / "recipe.json")
-    assert done.returncode != 0
-    assert f"different saved steps there, {STEPS}, 0 by rank" in done.stderr
+    code, errors = torchrun(2, tmp_path / "$RANK" / "recipe.json")
+    assert code != 0
+    assert f"different saved steps there, {STEPS}, 0 by rank" in errors
+
+
+def test_a_run_with_loading_processes_that_is_told_to_end_saves_where_it_stands(runs: Path) -> None:
+    """torchrun passes SIGTERM on to all processes of a rank's group, and those that load are not to die of it."""
+    folder = runs / "told"
+    recipe = write_recipe(folder)
+    tree = json.loads(recipe.read_text())
+    tree["run"] |= {"workers": 1, "save_every": 10**6}
+    tree["train"]["samples"] *= 100
+    recipe.write_text(json.dumps(tree))
+    process = start_torchrun(2, recipe)
+    while not (folder / "log.jsonl").is_file() or not (folder / "log.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    said, errors = process.communicate(timeout=60)
+    assert "stopped; the same command goes on from" in said, errors[-2000:]
+    assert "loading process died" not in errors
+    assert 5 <= checkpoint.load_state(folder / "state.safetensors")["step"] < 100 * STEPS

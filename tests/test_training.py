@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -385,6 +388,21 @@ def test_a_step_waits_for_nothing(tmp_path: Path, tuning: str) -> None:
         watch.read()
 
 
+def test_no_derivative_fetches_a_number(tmp_path: Path) -> None:
+    """As above, for what waits only where there are numbers: the derivative of `prod` counts zeros in them."""
+    config = load_config(recipe(tmp_path))
+    network = build_model(config)
+    build_optimizer(network, config)
+    set_mode(network)
+    pairs = pair_dataset(config, network, read_sources(config.data.train, config), 0, training=True)
+    batch = pairs[0, [0, 1]]
+    with torch.profiler.profile() as profile:
+        batch_losses(network, batch, config, torch.device("cpu"))["total"].backward()
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::mul" in names
+    assert not names & {"aten::item", "aten::_local_scalar_dense", "aten::nonzero"}
+
+
 def test_computing_blocks_again_changes_nothing_but_memory(tmp_path: Path) -> None:
     plain = train(recipe(tmp_path), [f"run.out={tmp_path / 'plain'}"])
     again = train(recipe(tmp_path), [f"run.out={tmp_path / 'again'}", "run.checkpointing=true"])
@@ -409,7 +427,16 @@ def test_computing_blocks_again_changes_nothing_but_memory(tmp_path: Path) -> No
     assert kept[1] < 0.6 * kept[0]
 
 
-def test_compiled_blocks_compute_the_same_in_few_graphs(tmp_path: Path) -> None:
+@pytest.fixture
+def group() -> Iterator[None]:
+    """A group of one process, as torchrun would make it."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("ranks", ["alone", "joined"])
+def test_compiled_blocks_compute_the_same_in_few_graphs(tmp_path: Path, ranks: str, group: None) -> None:
     config = load_config(recipe(tmp_path), ["model.arguments.depth=6", "model.arguments.cross_layers=[1, 3]"])
     compiled = load_config(recipe(tmp_path), ["run.compile=true"])
     plain, network = build_model(config), build_model(config)
@@ -419,7 +446,8 @@ def test_compiled_blocks_compute_the_same_in_few_graphs(tmp_path: Path) -> None:
     torch.manual_seed(1)
     inputs = [torch.randn(shape.shape) for shape in network.inputs(2)]
     results = []
-    for one in (plain, network):
+    wrapped = DistributedDataParallel(network, bucket_cap_mb=0.01) if ranks == "joined" else network  # many small buckets
+    for one in (plain, wrapped):
         torch.manual_seed(2)
         prediction = one(*inputs)
         sum(part.square().sum() for part in prediction).backward()

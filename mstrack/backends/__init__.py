@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mstrack import checkpoint
 from mstrack.backends.graphs import Graphs
 from mstrack.backends.onednn import is_supported, repack
-from mstrack.backends.precision import PRECISIONS, halve, in_halves, warn_of_emulation
+from mstrack.backends.precision import PRECISIONS, halve, in_halves, keep_float32, warn_of_emulation
 from mstrack.errors import UserError
 from mstrack.models.blocks import Prediction
 from mstrack.registry import unknown
@@ -99,8 +99,7 @@ def open_backend(
     loaded = checkpoint.load(network) if isinstance(network, str | Path) else network
     model: Any = loaded.to(device).eval()
     place = next(model.parameters()).device
-    if place.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # float32 is float32: in the head a rounding moves the box itself
+    keep_float32(place)
     if name == "auto":
         name = choose(model, place, precision)
     _check(name, place, precision)

@@ -116,6 +116,15 @@ def _reason(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
+def has_cuda() -> bool:
+    """Whether there is an ONNX Runtime that computes on a GPU."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return False
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
 class OnnxFile:
     """A network from a file of `write_onnx`, run by ONNX Runtime.
 
@@ -143,7 +152,7 @@ class OnnxFile:
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         providers: list[Any] = ["CPUExecutionProvider"]
-        if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        if device.type == "cuda" and has_cuda():
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers)

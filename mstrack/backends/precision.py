@@ -30,6 +30,12 @@ def warn_of_emulation(device: torch.device) -> None:
         warn("bf16", "precision", text)
 
 
+def keep_float32(device: torch.device) -> None:
+    """Let convolutions of a GPU multiply float32 and not TF32: in the head a rounding moves the box itself."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+
+
 class Exact(nn.Module):
     """A module that computes in float32 under autocast too."""
 

@@ -1,9 +1,10 @@
 """Training pairs: which frames, cropped and varied, batched. A sample is a function of (seed, epoch, index) alone."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as List
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -174,21 +175,29 @@ def vary(images: torch.Tensor, photometry: torch.Tensor) -> torch.Tensor:
     return ((images.float() - middle) * contrast + middle).mul_(factor).clamp_(0, 255)
 
 
-def load_batches(
-    dataset: PairDataset, epoch: int, batches: List[List[int]], workers: int, pin: bool = False
-) -> Iterator[Batch]:
-    """Batches of an epoch in order, read ahead by `workers` processes.
+def load_batches(dataset: PairDataset, epoch: int, batches: List[List[int]], workers: int) -> Iterator[Batch]:
+    """Batches of one epoch, as `load_keys`."""
+    return load_keys(dataset, [(epoch, indices) for indices in batches], workers if batches else 0)
+
+
+def load_keys(dataset: PairDataset, keys: Iterable[tuple[int, List[int]]], workers: int, pin: bool = False) -> Iterator[Batch]:
+    """Batches in order, read ahead by `workers` processes, which live as long as there are any.
+
+    Args:
+        dataset: What is read.
+        keys: Epoch and indices of each batch.
+        workers: How many; 0: this process reads, a batch when it is asked for.
+        pin: Put them into memory that a GPU can copy from beside its work.
 
     Raises:
         UserError: What a worker could not read, by name.
     """
-    keys: Any = [(epoch, indices) for indices in batches]
-    options: dict[str, Any] = {"prefetch_factor": 4, "worker_init_fn": _calm} if workers and keys else {}
+    options: dict[str, Any] = {"prefetch_factor": 4, "worker_init_fn": _calm} if workers else {}
     loader = DataLoader(
         dataset,
         batch_size=None,
-        sampler=keys,
-        num_workers=workers if keys else 0,
+        sampler=cast(Any, keys),
+        num_workers=workers,
         pin_memory=pin,
         generator=torch.Generator(),  # its own, so that making the iterator draws nothing from the training's generator
         **options,
@@ -200,7 +209,13 @@ def load_batches(
 
 
 def _calm(_: int) -> None:
-    """A loading process uses one thread: the cores belong to the model."""
+    """A loading process uses one thread: the cores belong to the model.
+
+    It also leaves the group of processes that torchrun, or a terminal, sends a signal to: only the one that loads for may say
+    when it ends, or that one would lose its data before it has saved where it stands.
+    """
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
