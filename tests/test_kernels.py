@@ -372,11 +372,17 @@ wanted = [
     (kernels.count, dict(kind=tl.bfloat16, aligned=True, shared=False)),
     (kernels.tabulate, {}),
     (kernels.step_by_table, dict(kind=tl.float32, aligned=True, skips=True, velocity=True, ranked=True, shared=False)),
+    (kernels.step_by_table, dict(kind=tl.bfloat16, aligned=False, skips=False, velocity=False, ranked=True, shared=True)),
     (kernels.step_by_pairs, dict(kind=tl.float32, skips=True, velocity=False)),
+    (kernels.step_by_pairs, dict(kind=tl.bfloat16, skips=False, velocity=True)),
+    (kernels.count, dict(kind=tl.float32, aligned=False, shared=True)),
+    (kernels.advance, dict(skips=False, tensor_lr=True)),
 ]
 for kernel, constants in wanted:
     names = [name for name in kernel.arg_names if name not in constants]
     signature = {name: types.get(name, "*fp32" if name in pointers else "fp32") for name in names}
+    if constants.get("tensor_lr"):
+        signature["lr"] = "*fp32"
     source = ASTSource(kernel, signature | {name: "constexpr" for name in constants}, constants)
     made = compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 16})
     print(kernel.__name__, "ld.global.v4" in made.asm["ptx"] or "v4.b32" in made.asm["ptx"])
