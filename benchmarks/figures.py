@@ -39,30 +39,33 @@ def main() -> None:
     matplotlib.rcParams.update(
         {"svg.hashsalt": "mstrack", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     )
-    draw_sweeps(QUESTION, "micro", "does_it_help_sweeps.svg")
-    draw_sweeps(TABLES, "tiny", "reproduce_sweeps.svg")
+    draw_sweeps(QUESTION, "micro", ("thermal",), "does_it_help_sweeps.svg")
+    draw_sweeps(TABLES, "tiny", ("thermal", "depth", "event"), "reproduce_sweeps.svg")
     if course is not None:
         draw_course(course)
 
 
-def draw_sweeps(panels: dict[str, tuple[str, ...]], scale: str, name: str) -> None:
-    """A panel for each thing that is swept; circles are what was chosen."""
+def draw_sweeps(panels: dict[str, tuple[str, ...]], scale: str, modalities: tuple[str, ...], name: str) -> None:
+    """A panel for each thing that is swept, a row for each modality; circles are what was chosen."""
     plan = read_plan()
-    figure, axes = plt.subplots(1, len(panels), figsize=(9, 2.8), sharey=True, layout="constrained")
-    for axis, (label, sweeps) in zip(axes, panels.items(), strict=True):
-        for sweep in sweeps:
-            choice = look(sweep, scale, "thermal")
-            if choice is None:
-                continue
-            values, success = np.array(choice.points).T
-            (line,) = axis.plot(values, success, marker="o", markersize=3, label=plan.rows[plan.sweeps[sweep].row].label)
-            best = success[list(values).index(choice.value)]
-            axis.plot(choice.value, best, "o", markersize=8, fillstyle="none", color=line.get_color())
+    shape = {"figsize": (9, 2.4 * len(modalities) + 0.4), "sharex": "col", "sharey": "row", "squeeze": False}
+    figure, rows = plt.subplots(len(modalities), len(panels), layout="constrained", **shape)
+    for modality, axes in zip(modalities, rows, strict=True):
+        axes[0].set_ylabel(f"validation SR (%), {modality}")
+        for axis, (label, sweeps) in zip(axes, panels.items(), strict=True):
+            for sweep in sweeps:
+                choice = look(sweep, scale, modality)
+                if choice is None or choice.modality != modality:
+                    continue
+                values, success = np.array(choice.points).T
+                (line,) = axis.plot(values, success, marker="o", markersize=3, label=plan.rows[plan.sweeps[sweep].row].label)
+                best = success[list(values).index(choice.value)]
+                axis.plot(choice.value, best, "o", markersize=8, fillstyle="none", color=line.get_color())
+            if label != "probability or strength":
+                axis.set_xscale("log")
+    for axis, above, label in zip(rows[-1], rows[0], panels, strict=True):
         axis.set_xlabel(label)
-        axis.legend(frameon=False, fontsize=7)
-        if label != "probability or strength":
-            axis.set_xscale("log")
-    axes[0].set_ylabel("validation SR (%)")
+        above.legend(frameon=False, fontsize=7)
     save(figure, name)
 
 

@@ -43,7 +43,7 @@ nobody has run gets it run first; `mst reproduce sweep --into mstrack/reproduce/
 one on real ones; where a table has several data sets of one second modality, one modality of the benchmark stands for all of
 them. The numbers show that every row runs, and how the rows stand to each other here.
 
-- Learning rates on the benchmark: the best of {sweeps} on the validation split, one run each, for every family at scale `tiny`;
+- Learning rates on the benchmark: the best of {sweeps} on the validation split, one run each, for every family on every modality;
   rows without a sweep of their own (SPT at 0.5 and 0.1, scalar momentum, the DropTrack base) take their family's value.
 - On the paper's data: the published hyper-parameters (Sec. 4.1 and App. A.1; ViPT, SDSTrack and CEUTrack as their code has
   them), no validation, the last checkpoint. The rows of MST train 30 epochs on every data set, as the paper says.
@@ -65,7 +65,7 @@ Success rates on the validation split, by `mst reproduce sweep`: `mstrack/reprod
 is taken. One training run for each value at scale `tiny`, two at `micro`: neighbours are not told apart. A study that needs a
 sweep on a modality that has no line here runs it first.
 
-![Validation success rate over learning rate, thermal, scale tiny](reproduce_sweeps.svg)
+![Validation success rate over learning rate, scale tiny](reproduce_sweeps.svg)
 """
 
 
