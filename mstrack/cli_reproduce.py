@@ -37,6 +37,10 @@ def reproduce(
     out: Annotated[Path, typer.Option(help="Folder of runs, tables and pages.")] = Path("reproduce"),
     data_root: DataRoot = None,
     weights: Annotated[Path | None, typer.Option(help="Published weights; default: $MST_WEIGHTS, or ./weights.")] = None,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="real: also where sequences are missing, for numbers of that part."),
+    ] = False,
     scale: Annotated[str, typer.Option(help="sweep: at which scale, tiny or micro.")] = "tiny",
     modality: Annotated[Modality | None, typer.Option(help="sweep: on one modality; default: on all three.")] = None,
     into: Annotated[Path | None, typer.Option(help="sweep: another file of sweeps to add the results to.")] = None,
@@ -63,15 +67,14 @@ def reproduce(
             runs = conduct.open_sweeps(site, only or [], [modality] if modality else ["thermal", "depth", "event"])
             _sweep(site, runs, crew, out, into)
         else:
-            _study(conduct.open_study(plan, study, on, only or [], seeds, out, data_root, weights), study, crew, out)
+            _study(conduct.open_study(plan, study, on, only or [], seeds, out, data_root, weights), study, crew, out, partial)
 
 
-def _study(agenda: "Agenda", name: str, crew: "Crew", out: Path) -> None:
+def _study(agenda: "Agenda", name: str, crew: "Crew", out: Path, partial: bool) -> None:
     from mstrack.reproduce import conduct
 
     if agenda.site.scale.data:
-        for sentence in conduct.check_requirements(name, agenda, crew):
-            say(sentence)
+        conduct.check_requirements(name, agenda, crew, partial)
     with show_progress() as progress:
         conduct.make_data([job for stage in agenda.stages() for job in stage], progress)
     for line in conduct.announce(name, agenda, crew):

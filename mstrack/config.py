@@ -160,14 +160,19 @@ def load_config(recipe: str | Path | Mapping[str, Any], overrides: Iterable[str]
 
     Args:
         recipe: A YAML file, the name of a shipped recipe (`mst-tiny-thermal`), or a mapping.
-        overrides: `section.key=value`, the value in YAML.
+        overrides: `section.key=value`, the value in YAML. Another `tuning.name` than the recipe's takes none of the recipe's
+            `tuning.arguments`: they are another method's.
 
     Raises:
         UserError: Every unknown key with its nearest name, every missing key and wrong value, with dotted keys.
     """
     tree = read_recipe(recipe)
-    for text in overrides:
+    method = _method(tree)
+    for text in sorted(overrides, key=lambda text: text.partition("=")[0].strip() != "tuning.name"):  # that one first
         _override(tree, text)
+        if _method(tree) != method:
+            tree["tuning"].pop("arguments", None)
+            method = _method(tree)
     return check_config(tree, source=str(recipe) if isinstance(recipe, (str, Path)) else "configuration")
 
 
@@ -227,6 +232,12 @@ def parse_pairs(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         _override(tree, text)
     return tree
+
+
+def _method(tree: Mapping[str, Any]) -> Any:
+    """The tuning method that an unchecked tree names."""
+    tuning = tree.get("tuning")
+    return tuning.get("name") if isinstance(tuning, dict) else None
 
 
 def _override(tree: dict[str, Any], text: str) -> None:

@@ -19,18 +19,20 @@ def measure_sensitivity(network: Network, config: Config, patterns: tuple[str, .
     """Mean squared gradient of some parameters over batches of training pairs (Sec. 3.2: s = beta G * G, with beta = 1).
 
     Args:
-        network: The network, on the CPU; it is left in eval mode and without gradients.
-        config: Says which data and which losses.
+        network: The network, where it is to compute; it is left in eval mode, and nothing but what is wanted needs gradients.
+        config: Says which data and losses, and by `train.batch` and `train.accumulate` how many pairs are computed at once.
         patterns: Ends of the names of the parameters that are wanted.
         batches: How many batches the gradient is squared over.
 
     Returns:
         By name, a tensor of the parameter's shape.
     """
+    network.requires_grad_(False)
     chosen = {name: p.requires_grad_() for name, p in network.named_parameters() if name.endswith(patterns)}
     footage = read_sources(config.data.train, config)
     place = Place(0, 1, next(network.parameters()).device)
-    sums, count = _add_squares(network, config, footage, chosen, batches, config.train.batch, SEED, place)
+    size = config.train.batch // config.train.accumulate
+    sums, count = _add_squares(network, config, footage, chosen, batches, size, SEED, place)
     return {name: total / count for name, total in sums.items()}
 
 

@@ -5,6 +5,7 @@ import yaml
 
 from mstrack.config import Config, dump_config, load_config, recipe_names
 from mstrack.errors import UserError
+from mstrack.registry import TUNINGS, resolve
 
 SMALL = {
     "model": {"name": "mst-tiny"},
@@ -19,6 +20,18 @@ def test_shipped_recipes_are_valid_and_survive_a_round_trip(name: str, tmp_path:
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump_config(config))
     assert load_config(copy) == config
+
+
+@pytest.mark.parametrize("recipe", ["paper", "default"])
+@pytest.mark.parametrize("method", TUNINGS)
+def test_another_method_takes_nothing_of_the_recipes(recipe: str, method: str) -> None:
+    config = load_config(recipe, [f"tuning.name={method}"])
+    same = method == load_config(recipe).tuning.name
+    assert config.tuning.arguments == (load_config(recipe).tuning.arguments if same else {})
+    resolve("tunings", method)(**config.tuning.arguments)
+    assert config.tuning.parameters == load_config(recipe).tuning.parameters
+    given = load_config(recipe, ["tuning.arguments.share=0.5", "tuning.name=sparse", "tuning.arguments.batches=3"])
+    assert given.tuning.arguments == {"share": 0.5, "batches": 3}
 
 
 def test_precedence_defaults_recipe_overrides() -> None:

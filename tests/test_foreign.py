@@ -654,7 +654,8 @@ def test_checkouts_that_take_event_images(fresh: None, tmp_path: Path, aux: str)
         assert (track.confidence[1:] == 0.5).all()
 
 
-def test_a_checkout_of_the_line_of_stark(fresh: None, root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alike", ["STARK", "ViPT"])
+def test_a_checkout_of_the_line_of_stark(fresh: None, root: Path, tmp_path: Path, alike: str) -> None:
     files = {
         path.replace("pytracking/", "lib/test/"): text.replace("pytracking.", "lib.test.") for path, text in PYTRACKING.items()
     }
@@ -669,13 +670,19 @@ def test_a_checkout_of_the_line_of_stark(fresh: None, root: Path, tmp_path: Path
     ).replace('== (False, False, 0, "cpu")', '== (False, False, 0, "cpu") and image.shape[2] == 6').replace(
         "cvtColor(image,", "cvtColor(image[..., 3:],"
     ) + textwrap.indent("\ndef get_tracker_class():\n    return Corr\n", "        ")
+    if alike == "ViPT":  # and SDSTrack: no data set, and the score is returned
+        text = files["lib/test/tracker/corr.py"].replace(", dataset_name)", ")")
+        returned = '{"target_bbox": self.last, "best_score": self.debug_info.pop("max_score")}'
+        files["lib/test/tracker/corr.py"] = text.replace('{"target_bbox": self.last}', returned)
     checkout = make_checkout(tmp_path / "checkout", files)
     (tmp_path / "out" / "checkpoints").mkdir(parents=True)
     (tmp_path / "out" / "checkpoints" / "baselinenet.pth").write_text("12")
     given = {"checkout": str(checkout), "tracker": "corr", "parameter": "baseline", "networks": str(tmp_path / "out")}
     result = follow(ADAPTER, root, tmp_path / "r", arguments={**given, "device": "cpu", "aux": "channels"})
     for sequence in result.sequences:
-        np.testing.assert_allclose(result.tracks[sequence.name].boxes, by_hand(sequence, "aux")[0], atol=1e-3)
+        boxes, scores = by_hand(sequence, "aux")
+        np.testing.assert_allclose(result.tracks[sequence.name].boxes, boxes, atol=1e-3)
+        np.testing.assert_allclose(result.tracks[sequence.name].confidence, scores, atol=1e-5)
 
 
 def test_two_checkouts_do_not_mix(fresh: None, tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
         open_study(PLAN, "table3", "synthetic", ["mts"], None, tmp_path)
     with pytest.raises(UserError, match=r"DiMP is not ours.*docs/trackers\.md"):
         open_study(PLAN, "table1", "synthetic", ["dimp"], None, tmp_path)
+    with pytest.raises(UserError, match="--devices ',' names none: expected cpu"):
+        conduct.choose_crew(None, ",")
     with pytest.raises(UserError, match="unknown sweep 'ful'"):
         sweep_runs(Site(PLAN, "tiny", tmp_path), ["ful"], ["thermal"])
     named = open_study(PLAN, "table3", "synthetic", ["mst", "FFT (OSTrack)", "MST"], None, tmp_path)
@@ -515,14 +517,15 @@ def test_what_real_data_lack_is_said_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         conduct.check_requirements("table3", agenda, ALONE)
     text = str(caught.value)
-    assert "needs 3 thing(s) that are not there" in text
+    assert "needs 5 thing(s) that are not there" in text
+    assert "LasHeR: 3 of 979 sequences of 'train-official' are in" in text
     assert f"data set FE108: expected at {tmp_path / 'data' / 'FE108'}, with 76 sequences of 'train-official'" in text
     assert "data set DepthTrack" in text
     assert "groundtruth.txt" in text
     assert "published at github.com/xiaozai/DeT" in text
     assert f"weights ostrack-b256: expected at {tmp_path / 'w' / 'ostrack-b256.safetensors'}" in text
     assert "docs/weights.md" in text
-    assert "LasHeR: " not in text
+    assert "data set LasHeR: " not in text
     assert re.search(r"18 runs, about [\d,.]+ (minutes|hours)", text)
 
 
@@ -541,10 +544,9 @@ def test_a_study_on_real_data(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "weights" / "ostrack-b256.safetensors", create_model("ostrack-tiny", **SMALL), {})
     agenda = open_study(plan, "table3", "real", ["full"], None, tmp_path / "out", tmp_path / "data", tmp_path / "weights")
     place = tmp_path / "data" / "LasHeR"
-    assert conduct.check_requirements("table3", agenda, ALONE) == [
-        f"LasHeR: 3 of 979 sequences of 'train-official' are in {place}",
-        f"LasHeR: 2 of 245 sequences of 'test' are in {place}",
-    ]
+    with pytest.raises(UserError, match=r"needs 2 thing\(s\)(.|\n)*LasHeR: 2 of 245 sequences .* --partial"):
+        conduct.check_requirements("table3", agenda, ALONE)
+    conduct.check_requirements("table3", agenda, ALONE, partial=True)
     with pytest.warns(UserWarning, match="sequences are not in"):
         conduct.conduct(agenda, ALONE, quiet)
     found = conduct.report("table3", agenda, tmp_path / "out", ALONE, "mst reproduce table3 --on real", quiet)
@@ -552,6 +554,9 @@ def test_a_study_on_real_data(tmp_path: Path) -> None:
     assert (line["on"], line["sequences"], line["seeds"], line["paper_SR"]) == ("lasher", "2", "1", "53.2")
     assert "the paper&#39;s own data sets" in found.files[2].read_text()
     assert "real data" in found.tables[0][0]
+    assert f"Not the whole benchmark: LasHeR: 2 of 245 sequences of 'test' are in {place}." in found.notes
+    assert "Not the whole benchmark: LasHeR: 3 of 979 sequences" in found.files[1].read_text()
+    assert "Not the whole benchmark" in found.files[2].read_text()
 
 
 def _layouts(dataset: str) -> list[str]:

@@ -48,6 +48,10 @@ FEEDS: dict[str, Callable[[Any, Any], list[Any]]] = {
 the image (ViPT, SDSTrack and others in `lib/test`)."""
 
 
+SCORES = ("object_presence_score", "best_score", "max_score")
+"""What trackers call how sure they are, in what they return or in their debug information."""
+
+
 class Pytracking:
     """A tracker of a checkout.
 
@@ -96,6 +100,8 @@ class Pytracking:
             self._parameters = lambda: module.parameters(parameter, **given)
             self._others = ("mstrack",)
         self._class = _load(f"{self._package}.tracker.{tracker}", root).get_tracker_class()
+        if len(inspect.signature(self._class).parameters) == 1:  # those of ViPT and SDSTrack ask for no data set
+            self._others = ()
         self._tracker: Any = None
         self._last: OrderedDict[str, Any] = OrderedDict()
 
@@ -117,7 +123,8 @@ class Pytracking:
         out = self._tracker.track(*self._feed(frame), {"previous_output": self._last})
         self._last = OrderedDict(out)
         box = np.array([float(value) for value in out["target_bbox"]])
-        score = out.get("object_presence_score", getattr(self._tracker, "debug_info", {}).get("max_score"))
+        scores = {**getattr(self._tracker, "debug_info", {}), **out}
+        score: Any = next((scores[name] for name in SCORES if name in scores), None)
         lost = bool((box[2:] <= 0).any())
         sure = float(score) if np.ndim(score) == 0 and score is not None else 1.0 - lost
         return Found(None if lost else box, sure)

@@ -65,11 +65,16 @@ def choose_crew(processes: int | None, devices: str | None) -> Crew:
     Args:
         processes: How many rows at once.
         devices: Names with commas between.
+
+    Raises:
+        UserError: No name among them.
     """
     import torch
 
     if devices:
         named = tuple(name.strip() for name in devices.split(",") if name.strip())
+        if not named:
+            raise UserError(f"--devices '{devices}' names none: expected cpu, or GPUs with commas between: cuda:0,cuda:1.")
     elif torch.cuda.is_available():
         named = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
     else:
@@ -103,14 +108,22 @@ def open_study(
     return plan_study(Site(plan, scale, out / scale, data_root, weights), study, only, seeds)
 
 
-def check_requirements(name: str, agenda: Agenda, crew: Crew) -> list[str]:
-    """What is there only in part, a sentence each.
+def check_requirements(name: str, agenda: Agenda, crew: Crew, partial: bool = False) -> None:
+    """Whether the paper's data and the weights are there.
+
+    Args:
+        name: Of the study.
+        agenda: What it has to do.
+        crew: Who does it.
+        partial: Data sets of which sequences are missing will do.
 
     Raises:
-        UserError: Something is not there at all: says what, where it is expected, where it is published, and how long the
-            study would take.
+        UserError: Something is not there: says what, where it is expected, where it is published, and how long the study would
+            take.
     """
     missing = find_missing(agenda)
+    if not partial:
+        missing += [f"{sentence}; --partial takes what is there." for sentence in find_incomplete(agenda)]
     if missing:
         taken = estimate(agenda.stages(), crew)
         jobs = [job for stage in agenda.stages() for job in stage]
@@ -121,7 +134,6 @@ def check_requirements(name: str, agenda: Agenda, crew: Crew) -> list[str]:
             f"{name} on real data needs {len(missing)} thing(s) that are not there ({where}):\n{listed}\n"
             f"With them it is {len(jobs)} runs, about {say_duration(taken.seconds)}, {crew.text}{meant}."
         )
-    return find_incomplete(agenda)
 
 
 def announce(name: str, agenda: Agenda, crew: Crew) -> list[str]:
@@ -223,11 +235,13 @@ def report(name: str, agenda: Agenda, out: Path, crew: Crew, command: str, begin
     table = build_table(name, agenda)
     costs = measure_costs(agenda.site, agenda.rows, out, crew.devices[0], begin("costs")) if agenda.study.costs else {}
     files = [out / f"{name}{'' if table.synthetic else '-real'}.{suffix}" for suffix in ("csv", "md", "html")]
-    notes = (*agenda.study.notes, say_choice(agenda, table))
+    lacking = () if table.synthetic else [f"Not the whole benchmark: {sentence}." for sentence in find_incomplete(agenda)]
+    notes = (*lacking, *agenda.study.notes)
     write_csv(files[0], table, costs)
-    write_markdown(files[1], table, costs, command, notes)
-    vectors = write_page(files[2], agenda, table, costs, command)
-    return Outcome(table, costs, [*files, *vectors], notes)
+    chosen = (*notes, say_choice(agenda, table))
+    write_markdown(files[1], table, costs, command, chosen)
+    vectors = write_page(files[2], agenda, table, costs, command, notes)
+    return Outcome(table, costs, [*files, *vectors], chosen)
 
 
 # ---------------------------------------------------------------- sweeps alone

@@ -13,7 +13,7 @@ from mstrack.reproduce.table import spelled
 from mstrack.results import write_text
 
 RESULTS, TIMES = "reproduce_results.csv", "reproduce_times.csv"
-TIME_FIELDS = ("row", "seconds", "exaflop")
+TIME_FIELDS = ("scale", "row", "seconds", "exaflop")
 SPEED = 1e14
 """Operations per second that the times on real data are given for."""
 
@@ -31,6 +31,7 @@ mst reproduce table3                          # says how long it takes, then tra
 mst reproduce table3 --only mst --seeds 1     # one row, one run; --only full --only mst: two rows
 mst reproduce table3 --jobs 2 --out DIR       # two runs at a time; --devices cuda:0,cuda:1 for one on each GPU
 mst reproduce table3 --on real --data-root DIR --weights DIR    # the paper's recipe on its data; says what is missing
+mst reproduce table3 --on real --partial ...  # on that part of the data which is there; the notes say which
 mst reproduce sweep --only vipt               # learning rates by the validation split, with their curves
 ```
 
@@ -43,7 +44,7 @@ nobody has run gets it run first; `mst reproduce sweep --into mstrack/reproduce/
 one on real ones; where a table has several data sets of one second modality, one modality of the benchmark stands for all of
 them. The numbers show that every row runs, and how the rows stand to each other here.
 
-- Learning rates on the benchmark: the best of {sweeps} on the validation split, one run each, for every family on every modality;
+- Learning rates on the benchmark: the best of {sweeps} on the validation split, one run each, for every family and modality;
   rows without a sweep of their own (SPT at 0.5 and 0.1, scalar momentum, the DropTrack base) take their family's value.
 - On the paper's data: the published hyper-parameters (Sec. 4.1 and App. A.1; ViPT, SDSTrack and CEUTrack as their code has
   them), no validation, the last checkpoint. The rows of MST train 30 epochs on every data set, as the paper says.
@@ -75,10 +76,11 @@ def render_document(plan: Plan, results: Iterable[Record], times: Iterable[Recor
     Args:
         plan: What there is.
         results: Lines of the studies' CSV files.
-        times: Lines of `TIME_FIELDS`: a row, seconds of a run on the benchmark, operations of one on the paper's data.
+        times: Lines of `TIME_FIELDS`: a scale and a row, seconds of a run on the benchmark,
+            operations of one on the paper's data.
     """
     found = {(r["study"], r["row"], r["dataset"], r["on"].startswith("synthetic")): r for r in results}
-    taken = {line["row"]: line for line in times}
+    taken = {(line["scale"], line["row"]): line for line in times}
     counts = sorted({len(sweep.values) for sweep in plan.sweeps.values() if sweep.key == "train.lr"})
     lists = ", ".join(f"{spelled(name)} `{place.train}` and `{place.test}`" for name, place in plan.scales[PAPER].data.items())
     head = HEAD.format(sweeps=f"{' or '.join(map(str, counts))} values", lists=lists, speed=SPEED / 1e12)
@@ -97,7 +99,7 @@ def render_document(plan: Plan, results: Iterable[Record], times: Iterable[Recor
             "one run, CPU core",
             "one run, GPU",
         ]
-        rows = [_row(plan, name, study, key, found, taken.get(key)) for key in study.rows]
+        rows = [_row(plan, name, study, key, found, taken.get((study.scale, key))) for key in study.rows]
         parts.append(format_table(headers, rows) + "\n")
     return "\n".join([*parts, SWEPT, *_sweeps(plan)])
 
@@ -149,7 +151,7 @@ def _row(
         _say(study, found, name, key, False, "needs data" if study.real else "-"),
     ]
     seconds = f"{float(taken['seconds']):.0f} s" if taken and taken["seconds"] else "not timed"
-    hours = f"{float(taken['exaflop']) * 1e18 / SPEED / 3600:.1f} h" if taken and taken["exaflop"] else "-"
+    hours = f"{float(taken['exaflop']) * 1e18 / SPEED / 3600:.1f} h" if study.real and taken and taken["exaflop"] else "-"
     return [row.label, f"`{name} --only {key}`", published, *ours, seconds, hours]
 
 

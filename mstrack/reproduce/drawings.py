@@ -17,6 +17,7 @@ from mstrack.reproduce.table import Line, Table
 SHOWN = ("SR", "PR")
 
 Points = list[tuple[float, float]]
+Ends = tuple[float] | tuple[float, float]
 
 
 class Named(NamedTuple):
@@ -65,21 +66,23 @@ def draw_courses(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]:
 
 
 def draw_momentum(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]:
-    """Scores over the momentum coefficient, measured and printed; ranges at their middle (the paper's Table 6)."""
-    kinds: dict[str, list[tuple[float, Line]]] = {"scalar": [], "range": []}
+    """Scores over the momentum coefficient, measured and printed; a range is a bar from end to end (the paper's Table 6)."""
+    kinds: dict[Named, list[tuple[Ends, Line]]] = {}
     for line in table.lines:
-        found = _coefficient(agenda, line.key)
-        if found is not None:
-            kinds[found[0]].append((found[1], line))
+        ends = _coefficients(agenda, line.key)
+        if ends is not None:
+            called = "one coefficient" if len(ends) == 1 else f"[{ends[0]:g}, {ends[1]:g}]"
+            kinds.setdefault(Named(called), []).append((ends, line))
     drawings = []
     for measure in SHOWN:
         measured: dict[Named, Points] = {}
         printed: dict[Named, Points] = {}
-        for kind, lines in kinds.items():
-            cells = [(x, line.measured[ground.name].cells[measure].mean) for x, line in lines if ground.name in line.measured]
-            paper = [(x, row.percent[measure]) for x, line in lines for row in line.published.values()]
-            measured |= {Named(kind): sorted(cells)} if cells else {}
-            printed |= {Named(kind): sorted(paper)} if paper else {}
+        for name, lines in kinds.items():
+            there = [(ends, line) for ends, line in lines if ground.name in line.measured]
+            cells = [(x, line.measured[ground.name].cells[measure].mean) for ends, line in there for x in ends]
+            paper = [(x, row.percent[measure]) for ends, line in lines for row in line.published.values() for x in ends]
+            measured |= {name: sorted(cells)} if cells else {}
+            printed |= {name: sorted(paper)} if paper else {}
         for heading, points in ((f"{measure} measured on {ground.name}", measured), (f"{measure} in the paper", printed)):
             curves = [Curve(*np.array(values, np.float64).T) for values in points.values()]
             drawings.append(_draw(heading, list(points), curves, "Momentum coefficient", f"{measure} (%)"))
@@ -120,10 +123,11 @@ def _draw(
     return Drawing(Figure(heading, chart, list(enumerate(shown))), names)
 
 
-def _coefficient(agenda: Agenda, key: str) -> tuple[str, float] | None:
-    """Whether a row has one momentum coefficient or a range of them, and which, or its middle; None where it has none."""
+def _coefficients(agenda: Agenda, key: str) -> Ends | None:
+    """The one momentum coefficient of a row, or the ends of its range; None where it has none."""
     changes = agenda.site.plan.rows[key].changes
     given = changes.get("tuning.arguments", {})
     if changes.get("tuning.name") == "mst":
-        return "range", float(np.mean(given.get("momentum", (0.8, 0.85))))
-    return ("scalar", float(given["momentum"])) if changes.get("tuning.name") == "momentum" else None
+        low, high = given.get("momentum", (0.8, 0.85))
+        return float(low), float(high)
+    return (float(given["momentum"]),) if changes.get("tuning.name") == "momentum" else None

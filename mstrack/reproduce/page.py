@@ -1,7 +1,7 @@
 """A study as one self-contained page in the look of the report: tables, charts, hyper-parameters with their sweeps."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +48,18 @@ class Setting(NamedTuple):
     published: str
 
 
-def write_page(path: Path, agenda: Agenda, table: Table, costs: Mapping[str, Cost], command: str) -> list[Path]:
+def write_page(
+    path: Path, agenda: Agenda, table: Table, costs: Mapping[str, Cost], command: str, notes: Sequence[str]
+) -> list[Path]:
     """Write the page, and beside it the vector figures that the study asks for.
+
+    Args:
+        path: The page.
+        agenda: What was to be done.
+        table: What was measured.
+        costs: Of the networks, by row.
+        command: That made it.
+        notes: Sentences below the summary.
 
     Returns:
         The vector figures.
@@ -64,7 +74,7 @@ def write_page(path: Path, agenda: Agenda, table: Table, costs: Mapping[str, Cos
     context = {
         "table": table,
         "subtitle": f"mst reproduce {table.name}: {what}",
-        "notes": [*summarise(table), *agenda.study.notes],
+        "notes": [*summarise(table), *notes],
         "parts": [_describe(agenda, table, ground, path.with_suffix(""), vectors) for ground in table.grounds],
         "printed": PRINTED,
         "foreign": _list_foreign(table),

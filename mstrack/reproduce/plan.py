@@ -37,7 +37,7 @@ class Row(Section):
 
 
 class Sweep(Section):
-    """A hyper-parameter that is chosen on the validation split: the same number of runs for every method."""
+    """A hyper-parameter that is chosen on the validation split: at one scale about as many runs for every method."""
 
     row: str
     key: str = "train.lr"

@@ -26,7 +26,7 @@ def find_missing(agenda: Agenda) -> list[str]:
 
 
 def find_incomplete(agenda: Agenda) -> list[str]:
-    """A sentence for each split that is not all there."""
+    """A sentence for each split that is not all there, without its full stop."""
     lines = []
     for ground in agenda.grounds:
         place = agenda.site.scale.data[ground.name]

@@ -5,6 +5,7 @@ from pathlib import Path
 from mstrack import checkpoint
 from mstrack.assembly import build_model
 from mstrack.config import load_config
+from mstrack.distributed import choose_device
 from mstrack.report import SensitivityPicture
 from mstrack.sensitivity import measure_sensitivity
 
@@ -19,5 +20,6 @@ def picture_sensitivities(run: Path) -> list[SensitivityPicture]:
     before = build_model(config)
     after = checkpoint.load(run / "model.safetensors")
     wanted = tuple(f"blocks_aux.{i}.attn.qkv.weight" for i in (0, before.depth - 1))
-    first, second = (measure_sensitivity(network, config, wanted) for network in (before, after))
-    return [SensitivityPicture(name, first[name].double().numpy(), second[name].double().numpy()) for name in first]
+    device = choose_device(config.run.device)
+    first, second = (measure_sensitivity(network.to(device), config, wanted) for network in (before, after))
+    return [SensitivityPicture(name, *(found[name].double().cpu().numpy() for found in (first, second))) for name in first]

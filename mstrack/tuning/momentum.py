@@ -83,7 +83,8 @@ class MST(Tuning):
                     raise UserError(f"update 'released' has the {what} '{only}'; '{given}' was given. Leave the {what} out.")
         if momentum is None:
             momentum = (0.25, 0.65) if update == "released" else (0.8, 0.85)
-        if not isinstance(momentum, Sequence) or len(momentum) != 2 or not 0 <= momentum[0] <= momentum[1] <= 1:
+        numbers = isinstance(momentum, Sequence) and all(isinstance(value, (int, float)) for value in momentum)
+        if not numbers or len(momentum) != 2 or not 0 <= momentum[0] <= momentum[1] <= 1:
             raise UserError(f"momentum = {momentum}: expected two numbers (a, b) with 0 <= a <= b <= 1.")
         self.momentum = (float(momentum[0]), float(momentum[1]))
         self.scope = scope

@@ -31,9 +31,9 @@ class SparseTuning(Around):
 
     def __init__(self, share: float = 0.2, batches: int = 16, of: Of = "full") -> None:
         super().__init__(of)
-        if not 0 < share <= 1:
+        if not isinstance(share, (int, float)) or not 0 < share <= 1:
             raise UserError(f"share = {share}: expected a number above 0 and at most 1, such as 0.5, 0.2 or 0.1.")
-        if batches < 1:
+        if not isinstance(batches, int) or batches < 1:
             raise UserError(f"batches = {batches}: expected at least 1, to measure sensitivities on.")
         self.share = float(share)
         self.batches = max(int(batches), self.of.batches)
