@@ -168,11 +168,10 @@ def load_config(recipe: str | Path | Mapping[str, Any], overrides: Iterable[str]
     """
     tree = read_recipe(recipe)
     method = _method(tree)
-    for text in sorted(overrides, key=lambda text: text.partition("=")[0].strip() != "tuning.name"):  # that one first
+    for text in sorted(overrides, key=lambda text: not _names_method(text)):
         _override(tree, text)
-        if _method(tree) != method:
+        if _names_method(text) and _method(tree) != method:
             tree["tuning"].pop("arguments", None)
-            method = _method(tree)
     return check_config(tree, source=str(recipe) if isinstance(recipe, (str, Path)) else "configuration")
 
 
@@ -232,6 +231,11 @@ def parse_pairs(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         _override(tree, text)
     return tree
+
+
+def _names_method(text: str) -> bool:
+    """Whether an override says which tuning method; those come first."""
+    return text.partition("=")[0].strip() == "tuning.name"
 
 
 def _method(tree: Mapping[str, Any]) -> Any:

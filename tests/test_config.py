@@ -32,6 +32,8 @@ def test_another_method_takes_nothing_of_the_recipes(recipe: str, method: str) -
     assert config.tuning.parameters == load_config(recipe).tuning.parameters
     given = load_config(recipe, ["tuning.arguments.share=0.5", "tuning.name=sparse", "tuning.arguments.batches=3"])
     assert given.tuning.arguments == {"share": 0.5, "batches": 3}
+    whole = load_config(recipe, ["tuning={name: sparse, arguments: {share: 0.1}}"])
+    assert whole.tuning.arguments == {"share": 0.1}
 
 
 def test_precedence_defaults_recipe_overrides() -> None:
