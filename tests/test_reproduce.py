@@ -557,6 +557,7 @@ def test_a_study_on_real_data(tmp_path: Path) -> None:
     assert f"Not the whole benchmark: LasHeR: 2 of 245 sequences of 'test' are in {place}." in found.notes
     assert "Not the whole benchmark: LasHeR: 3 of 979 sequences" in found.files[1].read_text()
     assert "Not the whole benchmark" in found.files[2].read_text()
+    assert any("full-lasher-0 was tested on 2 of 245 sequences; where" in note for note in found.notes)
 
 
 def _layouts(dataset: str) -> list[str]:

@@ -19,7 +19,7 @@ from mstrack.reproduce.jobs import Job, Site
 from mstrack.reproduce.page import say_choice, write_page, write_sweep_page
 from mstrack.reproduce.plan import PAPER, Plan, find_study
 from mstrack.reproduce.rates import FILE, Choice, look, merge_sweeps, read_sweeps
-from mstrack.reproduce.requirements import find_incomplete, find_missing, say_where
+from mstrack.reproduce.requirements import find_incomplete, find_missing, find_partial_runs, say_where
 from mstrack.reproduce.running import Crew, run_jobs
 from mstrack.reproduce.table import Table, build_table, spelled, summarise, table_rows
 
@@ -235,8 +235,8 @@ def report(name: str, agenda: Agenda, out: Path, crew: Crew, command: str, begin
     table = build_table(name, agenda)
     costs = measure_costs(agenda.site, agenda.rows, out, crew.devices[0], begin("costs")) if agenda.study.costs else {}
     files = [out / f"{name}{'' if table.synthetic else '-real'}.{suffix}" for suffix in ("csv", "md", "html")]
-    lacking = () if table.synthetic else [f"Not the whole benchmark: {sentence}." for sentence in find_incomplete(agenda)]
-    notes = (*lacking, *agenda.study.notes)
+    lacking = [] if table.synthetic else [*find_incomplete(agenda), *find_partial_runs(agenda)]
+    notes = (*(f"Not the whole benchmark: {sentence}." for sentence in lacking), *agenda.study.notes)
     write_csv(files[0], table, costs)
     chosen = (*notes, say_choice(agenda, table))
     write_markdown(files[1], table, costs, command, chosen)

@@ -10,6 +10,7 @@ from mstrack.reproduce.agenda import Agenda
 from mstrack.reproduce.jobs import trains
 from mstrack.reproduce.table import spelled
 from mstrack.reproduce.weights import weights_file
+from mstrack.results import read_json
 
 
 def find_missing(agenda: Agenda) -> list[str]:
@@ -38,6 +39,20 @@ def find_incomplete(agenda: Agenda) -> list[str]:
                     lines.append(
                         f"{spelled(ground.name)}: {counts.get(split, 0)} of {listed} sequences of '{split}' are in {folder}"
                     )
+    return lines
+
+
+def find_partial_runs(agenda: Agenda) -> list[str]:
+    """A sentence for each run that was tested on a part of the list, now or before the rest came, without its full stop."""
+    lines = []
+    for job in agenda.row_jobs(listing=True):
+        ran = job.folder / "results" / "run.json"
+        tested = read_json(ran)["list"] if ran.is_file() else {}
+        if "of" in tested:
+            lines.append(
+                f"{job.folder} was tested on {tested['sequences']} of {tested['of']} sequences; where there are more, remove"
+                " that folder, and it is made again"
+            )
     return lines
 
 
