@@ -558,6 +558,10 @@ def test_a_study_on_real_data(tmp_path: Path) -> None:
     assert "Not the whole benchmark: LasHeR: 3 of 979 sequences" in found.files[1].read_text()
     assert "Not the whole benchmark" in found.files[2].read_text()
     assert any("full-lasher-0 was tested on 2 of 245 sequences; where" in note for note in found.notes)
+    conduct.conduct(agenda, ALONE, quiet)  # nothing has changed and nothing is left to do
+    checkpoint.save(tmp_path / "weights" / "ostrack-b256.safetensors", create_model("ostrack-tiny", **SMALL), {"of": "others"})
+    with pytest.raises(UserError, match=r"ostrack-b256\.safetensors is another file than the one that it started from"):
+        conduct.conduct(agenda, ALONE, quiet)
 
 
 def _layouts(dataset: str) -> list[str]:

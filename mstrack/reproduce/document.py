@@ -52,7 +52,7 @@ them. The numbers show that every row runs, and how the rows stand to each other
   ours (VisEvent 500 sequences where our rows have 293), so that a difference to them is not of the method alone.
 - Lists on the paper's data: {lists}.
 - Every table that compares ways of tuning has the control row: fine-tuning at MST's learning rate x 0.175, the mean of 1 - m.
-- Hardware: the benchmark needs one CPU core and 1 GB for each run at a time; the time is of one run on one core (Intel Xeon with AMX).
+- Hardware: the benchmark needs one CPU core and 1 GB for each run at a time; the time is one run on one core (Xeon with AMX).
   The paper's data need a GPU of 24 GB; the time is the training's operations at {speed:.0f} TFLOP/s, which a GPU may or may not
   reach (published: 8 NVIDIA 3090 Ti). `mst reproduce` measures both on the machine it runs on, before it starts.
 - Systems that are not ours have no command here: their own code through `mst eval --tracker`, or their raw results through

@@ -12,14 +12,18 @@ from mstrack.errors import UserError
 from mstrack.registry import resolve
 from mstrack.reproduce.plan import Plan, Row, Scale, modality_of
 from mstrack.reproduce.rates import choose
-from mstrack.reproduce.weights import weights_file
-from mstrack.results import read_json, write_text
+from mstrack.reproduce.weights import fingerprint, weights_file
+from mstrack.results import read_json, write_json, write_text
 from mstrack.tuning import effective_rate
 
 Progress = Callable[[int, int, str], None]
 
 SWEEP_SEED = 100
 """The first seed of a sweep's runs: never one that a row is trained with."""
+
+
+SOURCE = "weights.json"
+"""File of a job's folder that says which published weights it started from."""
 
 
 class StoppedError(Exception):
@@ -163,7 +167,18 @@ def find_differences(job: Job) -> list[str]:
         ran, wanted = read_json(job.folder / "results" / "run.json"), dict(job.tests.get("arguments", {}))
         if ran["dataset arguments"] != wanted:
             differing.append(f"test: {ran['dataset arguments']} there, {wanted} now")
+    source, taken = _somebodys_weights(job), read_json(job.folder / SOURCE)
+    if source is not None and taken is not None and taken["sha256"] != fingerprint(source):
+        differing.append(f"{source} is another file than the one that it started from")
     return differing
+
+
+def _somebodys_weights(job: Job) -> Path | None:
+    """The file that a job on real data starts from; the embedded benchmark starts from what is shipped or made beside it."""
+    if job.tests is None or job.tests["on"] == "synthetic":
+        return None
+    file = Path(job.config.model.weights or "")
+    return file if file.is_file() else None
 
 
 def check_settings(job: Job) -> None:
@@ -209,6 +224,9 @@ def run_job(
             raise StoppedError(job.name)
 
     config = load_config(job.recipe, (*job.overrides, f"run.device={device}"))
+    source = _somebodys_weights(job)
+    if source is not None and not (job.folder / SOURCE).is_file():
+        write_json(job.folder / SOURCE, {"file": source.name, "sha256": fingerprint(source)})
     model: Any = job.folder / "model.safetensors"
     if job.train and not model.is_file():
         train(config, progress=progress, interrupted=interrupted)
