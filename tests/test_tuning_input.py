@@ -125,7 +125,7 @@ def test_only_a_tuning_has_an_effective_rate() -> None:
 
 def test_network_ranks_need_all_gradients() -> None:
     with pytest.raises(UserError, match="begin_step"):
-        MST(scope="network").coefficient(torch.ones(3))
+        MST(scope="network").adjust(torch.ones(3), torch.ones(3), {})
 
 
 def test_a_sparse_gradient_is_refused() -> None:

@@ -13,7 +13,7 @@ from mstrack.tuning.rules import Rule
 BETAS = (0.9, 0.999)
 """The betas of `torch.optim.AdamW`."""
 
-DECIDING = ("rule", "adjust", "apply", "begin_step", "coefficient")
+DECIDING = ("rule", "adjust", "apply", "begin_step")
 """What decides on a step."""
 
 

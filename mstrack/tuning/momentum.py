@@ -10,27 +10,10 @@ from mstrack.errors import UserError
 from mstrack.registry import unknown
 from mstrack.tuning.base import BETAS, Tuning
 from mstrack.tuning.chunks import Chunk
-from mstrack.tuning.counting import add_magnitudes
-from mstrack.tuning.ranks import (
-    MOST_BITS,
-    Run,
-    bin_edges,
-    count_keys,
-    exact_ranks,
-    histogram_ranks,
-    magnitude_keys,
-    narrow_keys,
-    plan_runs,
-    rank_table,
-    ranks_of_rows,
-)
+from mstrack.tuning.coefficients import By, Coefficients, Order, Rank, Scope, released_coefficients
 from mstrack.tuning.rules import Rule
 
-Scope = Literal["tensor", "network"]
 Update = Literal["interpolate", "velocity", "released"]
-Rank = Literal["histogram", "exact"]
-Order = Literal["ascending", "inverse"]
-By = Literal["gradient", "moment"]
 
 
 class MST(Tuning):
@@ -73,26 +56,17 @@ class MST(Tuning):
         order: Order = "ascending",
         by: By = "gradient",
     ) -> None:
-        settings = {"scope": (scope, Scope), "update": (update, Update), "rank": (rank, Rank), "order": (order, Order)}
-        for what, (given, known) in (settings | {"by": (by, By)}).items():
-            if given not in get_args(known):
-                raise UserError(unknown(f"{what} of MST", str(given), get_args(known)))
+        if update not in get_args(Update):
+            raise UserError(unknown("update of MST", str(update), get_args(Update)))
+        if momentum is None:
+            momentum = (0.25, 0.65) if update == "released" else (0.8, 0.85)
+        self.update = update
+        self.coefficients = Coefficients(momentum, scope, rank, order, by)
+        self.momentum = (float(momentum[0]), float(momentum[1]))
         if update == "released":
             for what, given, only in (("scope", scope, "tensor"), ("order", order, "ascending"), ("by", by, "gradient")):
                 if given != only:
                     raise UserError(f"update 'released' has the {what} '{only}'; '{given}' was given. Leave the {what} out.")
-        if momentum is None:
-            momentum = (0.25, 0.65) if update == "released" else (0.8, 0.85)
-        numbers = isinstance(momentum, Sequence) and all(isinstance(value, (int, float)) for value in momentum)
-        if not numbers or len(momentum) != 2 or not 0 <= momentum[0] <= momentum[1] <= 1:
-            raise UserError(f"momentum = {momentum}: expected two numbers (a, b) with 0 <= a <= b <= 1.")
-        self.momentum = (float(momentum[0]), float(momentum[1]))
-        self.scope = scope
-        self.update = update
-        self.rank = rank
-        self.by = by
-        self._ends = self.momentum if order == "ascending" else self.momentum[::-1]
-        self._network: Tensor | None = None
 
     def choose_betas(self, betas: Sequence[float] | None) -> tuple[float, float]:
         """AdamW's own; for `velocity` the first is 0."""
@@ -110,101 +84,41 @@ class MST(Tuning):
 
     def mean_step(self) -> float:
         """The mean of 1 - m; 1 for `velocity`, whose rho adds up to all that was proposed."""
-        return 1.0 if self.update == "velocity" else 1.0 - sum(self.momentum) / 2
+        return 1.0 if self.update == "velocity" else 1.0 - self.coefficients.mean
 
     def rule(self) -> Rule | None:
         """Ranks of gradients by histogram, and one coefficient for all, are what the fused kernels know."""
-        low, high = self._ends
-        if self.update == "released" or (low != high and (self.rank == "exact" or self.by == "moment")):
+        m = self.coefficients
+        if self.update == "released" or not m.by_histogram or (m.by == "moment" and not m.constant):
             return None
-        return Rule(low, high, self.update == "velocity", None if low == high else self._network)
+        return Rule(m.low, m.high, self.update == "velocity", None if m.constant else m.table)
 
-    # ---------------------------------------------------------------- one parameter
-    def coefficient(self, gradient: Tensor) -> Tensor:
-        """Momentum coefficient m of every element of a parameter.
-
-        Args:
-            gradient: Of the parameter, or the moment that is ranked in its place. For the scope `network` inside a step only,
-                where `begin_step` has seen the others.
-
-        Returns:
-            float32 of its shape.
-        """
-        low, high = self._ends
-        if low == high:
-            return torch.full(gradient.shape, low, device=gradient.device)
-        return low + (high - low) * self._ranks(gradient)
-
-    def _ranks(self, gradient: Tensor) -> Tensor:
-        if self.scope == "tensor":
-            return exact_ranks(gradient) if self.rank == "exact" else histogram_ranks(gradient)
-        if self._network is None:
-            raise UserError("scope 'network' ranks over all gradients: begin_step(groups) comes before coefficient(gradient).")
-        keys = magnitude_keys(gradient)
-        if self.rank == "histogram":
-            return self._network[keys.bitwise_right_shift_(31 - MOST_BITS)].view(gradient.shape)
-        size = self._network.numel()
-        if size < 2:
-            return torch.full(gradient.shape, 0.5, device=gradient.device)
-        below = torch.searchsorted(self._network, keys)
-        upto = torch.searchsorted(self._network, keys, right=True)
-        return ((below + upto - 1) * (0.5 / (size - 1))).clamp_(0, 1).to(torch.float32).view(gradient.shape)
+    def begin_step(self, groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> None:
+        """For the scope `network`: rank all together."""
+        self.coefficients.look(groups, states)
 
     def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         """The step under the momentum coefficients of the parameter's elements; the plain version of `apply`."""
         if self.momentum == (0.0, 0.0) and self.update != "velocity":
             return step
         if self.update == "released":
-            return step.mul_(1 - self._released(gradient, state).to(step.dtype))
-        ranked = state["exp_avg_sq"] if self.by == "moment" else gradient
-        scale = (1 - self.coefficient(ranked)).to(step.dtype)
+            return step.mul_(1 - released_coefficients(self.momentum, gradient, state).to(step.dtype))
+        scale = (1 - self.coefficients.find(gradient, state)).to(step.dtype)
         if self.update == "interpolate":
             return step.mul_(scale)
         rho = state.setdefault("rho", torch.zeros_like(step))
         return rho.lerp_(step, scale)
 
-    def _released(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
-        """Momentum coefficients as the released trainer has them."""
-        current = 1e8 * gradient.to(torch.float32) ** 2
-        previous = state.setdefault("previous", torch.zeros_like(current))
-        sensitivity = ((previous + current) / 2).flatten()
-        previous.copy_(current)
-        if sensitivity.numel():
-            sensitivity = sensitivity / sensitivity.max()
-        ladder = torch.linspace(*self.momentum, sensitivity.numel(), device=gradient.device)
-        return ladder[sensitivity.argsort()].view(gradient.shape)
-
-    # ---------------------------------------------------------------- many parameters
-    def begin_step(self, groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> None:
-        """For the scope `network`: rank all together, in one pass over the gradients or the moments that they lead to."""
-        low, high = self._ends
-        if self.scope != "network" or low == high:
-            return
-        present = [(p, group) for group in groups for p in group["params"] if p.grad is not None]
-        if not present:
-            self._network = None
-            return
-        moment = self.by == "moment"
-        signals = (_moment(p, states[p], group) if moment else p.grad for p, group in present)
-        if self.rank == "exact":
-            self._network = torch.cat([magnitude_keys(s) for s in signals]).sort().values
-            return
-        counts = torch.zeros(1 << MOST_BITS, dtype=torch.int64, device=present[0][0].device)
-        for some in ([signal] for signal in signals) if moment else [list(signals)]:
-            add_magnitudes(counts, some)
-        self._network = rank_table(counts, sum(p.numel() for p, _ in present))
-
     def apply(self, chunk: Chunk) -> None:
         """Move the parameters of a chunk; the fast version of `adjust`, with one pass for all ranks of the chunk."""
-        low, high = self._ends
-        if self.update == "released" or (self.rank == "exact" and low != high):
+        if self.update == "released" or not self.coefficients.by_histogram:
             super().apply(chunk)
         elif self.update == "velocity":
             self._accelerate(chunk)
-        elif low == high:
-            torch._foreach_lerp_(chunk.parameters, chunk.proposals, 1 - low)
+        elif self.coefficients.constant:
+            torch._foreach_lerp_(chunk.parameters, chunk.proposals, 1 - self.coefficients.low)
         else:
-            self._scale(chunk)
+            self.coefficients.fill_steps(chunk)
             torch._foreach_lerp_(chunk.parameters, chunk.proposals, chunk.spares)
 
     def _accelerate(self, chunk: Chunk) -> None:
@@ -214,7 +128,7 @@ class MST(Tuning):
             if "rho" not in state:
                 state["rho"] = torch.zeros_like(like)
             rhos.append(state["rho"])
-        self._scale(chunk)
+        self.coefficients.fill_steps(chunk)
         torch._foreach_sub_(chunk.proposals, chunk.parameters)
         if chunk.skip is None:
             torch._foreach_lerp_(rhos, chunk.proposals, chunk.spares)
@@ -225,57 +139,6 @@ class MST(Tuning):
         torch._foreach_copy_(chunk.spares, rhos)
         chunk.spare.masked_fill_(chunk.skip, 0)
         torch._foreach_add_(chunk.parameters, chunk.spares)
-
-    def _scale(self, chunk: Chunk) -> None:
-        """Fill `chunk.spare` with 1 - m of every element."""
-        low, high = self._ends
-        if low == high:
-            chunk.spare.fill_(1 - low)
-            return
-        ranked = [state["exp_avg_sq"] for state in chunk.states] if self.by == "moment" else chunk.gradients
-        torch._foreach_copy_(chunk.magnitudes, ranked)
-        keys = chunk.keys.bitwise_and_(0x7FFFFFFF)
-        if self._network is not None:
-            table = (self._network * (low - high) + (1 - low)).to(chunk.spare.dtype)
-            torch.index_select(table, 0, keys.bitwise_right_shift_(31 - MOST_BITS), out=chunk.spare)
-            return
-        for run in plan_runs(chunk.sizes):
-            if run.bits == 0:
-                rows = keys[run.start : run.stop].view(len(run.sizes), -1)
-                chunk.spare[run.start : run.stop] = ranks_of_rows(rows).mul_(low - high).add_(1 - low).view(-1)
-            else:
-                self._scale_by_histogram(chunk, run, keys[run.start : run.stop])
-
-    def _scale_by_histogram(self, chunk: Chunk, run: Run, keys: Tensor) -> None:
-        """Fill the part of `chunk.spare` that is a run of large tensors: all are counted in one pass."""
-        low, high = self._ends
-        bins = narrow_keys(keys.bitwise_right_shift_(31 - run.bits), 1 << run.bits)
-        torch._foreach_add_(keys.split(run.sizes), [row * bins for row in range(len(run.sizes))])
-        edges = bin_edges(count_keys(keys, len(run.sizes) * bins), chunk.scratch).view(-1, bins)
-        slope, start = _slopes(chunk, run, low - high, 1 - low)
-        table = torch.addcmul(start, edges, slope, out=edges).to(chunk.spare.dtype)
-        torch.index_select(table.view(-1), 0, keys, out=chunk.spare[run.start : run.stop])
-
-
-def _moment(parameter: Tensor, state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
-    """The second moment of Adam as this step will leave it."""
-    beta = group["betas"][1]
-    gradient = parameter.grad
-    assert gradient is not None
-    moment: Tensor = state["exp_avg_sq"]
-    return (moment * beta).addcmul_(gradient.to(moment.dtype), gradient.to(moment.dtype), value=1 - beta)
-
-
-def _slopes(chunk: Chunk, run: Run, slope: float, start: float) -> tuple[Tensor, Tensor]:
-    """Columns that turn the bin edges of a run, which go on from tensor to tensor, into start + slope * rank of each."""
-    name = f"slopes of elements {run.start} to {run.stop}"
-    if name not in chunk.notes:
-        slopes = torch.tensor([[slope * 0.5 / (size - 1)] for size in run.sizes], dtype=torch.float64)
-        before = torch.tensor(run.sizes, dtype=torch.float64).cumsum(0).sub_(torch.tensor(run.sizes)).view(-1, 1)
-        columns = torch.stack([slopes, start - slopes * (2 * before + 1)])
-        chunk.notes[name] = columns.to(chunk.keys.device, torch.float32)
-    first, second = chunk.notes[name]
-    return first, second
 
 
 class ScalarMomentum(MST):
