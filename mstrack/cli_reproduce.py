@@ -93,7 +93,7 @@ def _sweep(site: "Site", runs: "list[SweepRun]", crew: "Crew", out: Path, into: 
     from mstrack.reproduce import conduct
 
     with show_progress() as progress:
-        conduct.make_data([run.job for run in runs], progress)
+        conduct.make_data([job for stage in conduct.sweep_stages(site, runs) for job in stage], progress)
     for line in conduct.announce_sweeps(site, runs, crew):
         say(line)
     with show_progress() as progress:

@@ -318,6 +318,21 @@ def test_an_rgb_tracker_is_made_where_none_is_shipped(site: Site) -> None:
     assert foundation_job(with_base, "ostrack") is None
 
 
+def test_a_sweep_makes_the_rgb_tracker_that_it_starts_from(site: Site) -> None:
+    own = {key: value for key, value in site.scale.changes.items() if not key.startswith("tuning.")}
+    foundation = Foundation(
+        recipe="ostrack-tiny", changes={**own, "model.arguments": SMALL, "train.epochs": 1, "train.warmup": 0}
+    )
+    scale = site.scale.model_copy(update={"foundations": {"ostrack": foundation}, "values": {"vipt": (1e-3, 3e-3)}})
+    made = Site(site.plan.model_copy(update={"scales": {"tiny": scale}}), "tiny", site.out)
+    runs = conduct.open_sweeps(made, ["vipt"], ["thermal"])
+    text = " ".join(conduct.announce_sweeps(made, runs, ALONE))
+    assert "2 runs, 0 of them done. 1 RGB tracker(s) to start from come first." in text
+    conduct.conduct_sweeps(made, runs, ALONE, quiet)
+    assert (site.out / "foundation-ostrack" / "model.safetensors").is_file()
+    assert all(run.job.done for run in runs)
+
+
 def test_costs_are_measured_once_for_each_network(site: Site, tmp_path: Path) -> None:
     paper = PLAN.scales["paper"].model_copy(update={"size": "tiny", "arguments": {"*": SMALL, "mst": {"cross_layers": [1]}}})
     small = Site(site.plan.model_copy(update={"scales": {**site.plan.scales, "paper": paper}}), "tiny", site.out)

@@ -59,8 +59,7 @@ class Agenda:
     @property
     def foundations(self) -> list[Job]:
         """The RGB trackers that have to be made."""
-        bases = dict.fromkeys(self.site.plan.rows[row].base for row in self.rows)
-        return [job for base in bases if (job := foundation_job(self.site, base)) is not None]
+        return foundation_jobs(self.site, self.rows)
 
     @property
     def sweeps(self) -> list[SweepRun]:
@@ -100,6 +99,12 @@ class Agenda:
     def stages(self) -> list[list[Job]]:
         """Everything, to be counted and timed; what a stage makes, the next one needs."""
         return [self.foundations, [run.job for run in self.sweeps], self.row_jobs(listing=True)]
+
+
+def foundation_jobs(site: Site, rows: Iterable[str]) -> list[Job]:
+    """The RGB trackers that rows start from and that have to be made."""
+    bases = dict.fromkeys(site.plan.rows[row].base for row in rows)
+    return [job for base in bases if (job := foundation_job(site, base)) is not None]
 
 
 def plan_study(site: Site, study: Study, only: List[str] = (), seeds: int | None = None) -> Agenda:

@@ -10,7 +10,7 @@ from mstrack.data import load_sequences
 from mstrack.errors import UserError
 from mstrack.machine import usable_cores
 from mstrack.registry import unknown
-from mstrack.reproduce.agenda import Agenda, SweepRun, plan_study, record_sweeps, refuse_stale, sweep_runs
+from mstrack.reproduce.agenda import Agenda, SweepRun, foundation_jobs, plan_study, record_sweeps, refuse_stale, sweep_runs
 from mstrack.reproduce.costs import Cost, measure_costs
 from mstrack.reproduce.drawings import Drawing, Swept, draw_sweeps
 from mstrack.reproduce.estimate import estimate, say_duration
@@ -155,13 +155,21 @@ def announce(name: str, agenda: Agenda, crew: Crew) -> list[str]:
 
 def announce_sweeps(site: Site, runs: List[SweepRun], crew: Crew) -> list[str]:
     """The same for sweeps alone."""
-    jobs = [run.job for run in runs]
+    stages = sweep_stages(site, runs)
     names = list(dict.fromkeys(run.sweep for run in runs))
+    first = [f"{len(stages[0])} RGB tracker(s) to start from come first."] if stages[0] else []
     return [
-        f"{len(names)} sweep(s) at scale {site.scale_name}: {say_count(jobs)}.",
-        *_say_time([jobs], crew),
+        f"{len(names)} sweep(s) at scale {site.scale_name}: {say_count(stages[1])}.",
+        *first,
+        *_say_time(stages, crew),
         _say_place(site),
     ]
+
+
+def sweep_stages(site: Site, runs: List[SweepRun]) -> list[list[Job]]:
+    """The RGB trackers that sweeps start from and that have to be made, and then their runs."""
+    rows = dict.fromkeys(site.plan.sweeps[run.sweep].row for run in runs)
+    return [foundation_jobs(site, rows), [run.job for run in runs]]
 
 
 def say_count(jobs: List[Job]) -> str:
@@ -208,9 +216,8 @@ def conduct(agenda: Agenda, crew: Crew, begin: Begin) -> None:
         UserError: A folder holds runs with other settings; anything wrong with data or weights.
     """
     refuse_stale(job for stage in agenda.stages() for job in stage)
-    foundations, runs = agenda.foundations, agenda.sweeps
-    if not all(job.done for job in foundations):
-        run_jobs(foundations, crew, begin("RGB trackers"))
+    runs = agenda.sweeps
+    _make_foundations(agenda.foundations, crew, begin)
     if runs:
         conduct_sweeps(agenda.site, runs, crew, begin)
     jobs = agenda.row_jobs()
@@ -218,11 +225,18 @@ def conduct(agenda: Agenda, crew: Crew, begin: Begin) -> None:
         run_jobs(jobs, crew, begin("rows"))
 
 
+def _make_foundations(foundations: List[Job], crew: Crew, begin: Begin) -> None:
+    if not all(job.done for job in foundations):
+        run_jobs(foundations, crew, begin("RGB trackers"))
+
+
 def conduct_sweeps(site: Site, runs: List[SweepRun], crew: Crew, begin: Begin) -> None:
-    """Run sweeps and write what they found, those that are whole."""
-    refuse_stale(run.job for run in runs)
+    """Run sweeps and write what they found, those that are whole; the RGB trackers that they start from are made first."""
+    foundations, jobs = sweep_stages(site, runs)
+    refuse_stale((*foundations, *jobs))
+    _make_foundations(foundations, crew, begin)
     try:
-        run_jobs([run.job for run in runs], crew, begin("sweeps"))
+        run_jobs(jobs, crew, begin("sweeps"))
     finally:
         whole: dict[tuple[str, str], list[SweepRun]] = {}
         for run in runs:
