@@ -1,7 +1,8 @@
 """The pictures of docs/reproduce.md and docs/does_it_help.md: sweeps on the validation split, and scores over long runs.
 
 python benchmarks/figures.py            # the committed sweeps (mstrack/reproduce/sweeps.csv): docs/*_sweeps.svg
-mst reproduce course --out DIR && python benchmarks/figures.py --course DIR      # and docs/does_it_help_course.svg
+python benchmarks/figures.py --curves DIR   # after `mst reproduce course --out DIR` and `mst reproduce fig1 --out DIR`: test
+                                            # scores over training too, docs/does_it_help_course.* and docs/does_it_help_fig1.*
 """
 
 import argparse
@@ -17,12 +18,13 @@ from mstrack.reproduce import conduct
 from mstrack.reproduce.outcomes import read_curve
 from mstrack.reproduce.plan import read_plan
 from mstrack.reproduce.rates import look
+from mstrack.results import write_text
 
 DOCS = Path(__file__).parents[1] / "docs"
 QUESTION = {
     "learning rate": ("full", "mst", "vipt"),
-    "strength of the pull": ("l2sp", "fisher"),
-    "probability or strength": ("dropout", "jitter"),
+    "strength of the pull": ("l2sp", "fisher", "l2sp-mst", "srft"),
+    "probability, strength or decay": ("dropout", "jitter", "ema"),
 }
 """What is swept, and the sweeps that share an axis."""
 TABLES = {
@@ -34,15 +36,16 @@ TABLES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--course", type=Path, metavar="DIR", help="the folder of the study `course`")
-    course = parser.parse_args().course
+    parser.add_argument("--curves", type=Path, metavar="DIR", help="the folder of the studies `course` and `fig1`")
+    curves = parser.parse_args().curves
     matplotlib.rcParams.update(
         {"svg.hashsalt": "mstrack", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     )
     draw_sweeps(QUESTION, "micro", ("thermal",), "does_it_help_sweeps.svg")
     draw_sweeps(TABLES, "tiny", ("thermal", "depth", "event"), "reproduce_sweeps.svg")
-    if course is not None:
-        draw_course(course)
+    if curves is not None:
+        draw_curves("course", curves, "does_it_help_course")
+        draw_curves("fig1", curves, "does_it_help_fig1")
 
 
 def draw_sweeps(panels: dict[str, tuple[str, ...]], scale: str, modalities: tuple[str, ...], name: str) -> None:
@@ -61,7 +64,7 @@ def draw_sweeps(panels: dict[str, tuple[str, ...]], scale: str, modalities: tupl
                 (line,) = axis.plot(values, success, marker="o", markersize=3, label=plan.rows[plan.sweeps[sweep].row].label)
                 best = success[list(values).index(choice.value)]
                 axis.plot(choice.value, best, "o", markersize=8, fillstyle="none", color=line.get_color())
-            if label != "probability or strength":
+            if label != "probability, strength or decay":
                 axis.set_xscale("log")
     for axis, above, label in zip(rows[-1], rows[0], panels, strict=True):
         axis.set_xlabel(label)
@@ -69,22 +72,29 @@ def draw_sweeps(panels: dict[str, tuple[str, ...]], scale: str, modalities: tupl
     save(figure, name)
 
 
-def draw_course(out: Path) -> None:
-    agenda = conduct.open_study(read_plan(), "course", "synthetic", (), None, out, None, None)
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+def draw_curves(study: str, out: Path, name: str) -> None:
+    """SR and PR over the iterations, means over the seeds; the numbers beside the picture, as CSV."""
+    agenda = conduct.open_study(read_plan(), study, "synthetic", (), None, out, None, None)
+    lines = ["row,iteration,seeds,SR,PR"]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.3), layout="constrained")
     for row in agenda.rows:
-        jobs = agenda.finished(row, "thermal")
-        if not jobs:
+        runs = [read_curve(job) for job in agenda.finished(row, "thermal")]
+        if not runs:
             continue
-        runs = [read_curve(job) for job in jobs]
         steps = [step for step, _ in runs[0]]
-        for axis, measure in zip(axes, ("SR", "PR"), strict=True):
-            scores = [[np.nanmean(found[measure]) for _, found in run] for run in runs]
-            axis.plot(steps, np.mean(scores, axis=0), marker="o", markersize=3, label=agenda.site.plan.rows[row].label)
+        means = {
+            measure: np.mean([[np.nanmean(found[measure]) for _, found in run] for run in runs], axis=0)
+            for measure in ("SR", "PR")
+        }
+        for axis, (measure, values) in zip(axes, means.items(), strict=True):
+            axis.plot(steps, values, marker="o", markersize=3, label=agenda.site.plan.rows[row].label)
             axis.set_xlabel("iteration")
             axis.set_ylabel(f"test {measure} (%)")
-    axes[1].legend(frameon=False, fontsize=7)
-    save(figure, "does_it_help_course.svg")
+        lines += [f"{row},{step},{len(runs)},{means['SR'][i]:.2f},{means['PR'][i]:.2f}" for i, step in enumerate(steps)]
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
+    save(figure, f"{name}.svg")
+    write_text(DOCS / f"{name}.csv", "\n".join(lines) + "\n")
 
 
 def save(figure: plt.Figure, name: str) -> None:
