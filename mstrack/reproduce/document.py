@@ -101,6 +101,8 @@ def render_document(plan: Plan, results: Iterable[Record], times: Iterable[Recor
         ]
         rows = [_row(plan, name, study, key, found, taken.get((study.scale, key))) for key in study.rows]
         parts.append(format_table(headers, rows) + "\n")
+        if study.notes:
+            parts.append("\n".join(f"- {note}" for note in study.notes) + "\n")
     return "\n".join([*parts, SWEPT, *_sweeps(plan)])
 
 
