@@ -51,6 +51,7 @@ def reproduce(
     """
     from mstrack.reproduce import conduct
     from mstrack.reproduce.plan import read_plan
+    from mstrack.reproduce.running import choose_crew
 
     plan = read_plan()
     if study is None:
@@ -61,7 +62,7 @@ def reproduce(
         raise UserError("--scale, --modality and --into belong to `mst reproduce sweep`; a study says them itself.")
     if study == SWEEP and (on == "real" or seeds or data_root or weights):
         raise UserError("sweeps run on the embedded benchmark: --on, --seeds, --data-root and --weights belong to a study.")
-    with conduct.choose_crew(jobs, devices) as crew:
+    with choose_crew(jobs, devices) as crew:
         if study == SWEEP:
             site = conduct.open_site(plan, scale, out)
             runs = conduct.open_sweeps(site, only or [], [modality] if modality else ["thermal", "depth", "event"])

@@ -30,22 +30,13 @@ from mstrack.reproduce.agenda import Agenda, plan_study, sweep_runs
 from mstrack.reproduce.conduct import open_study
 from mstrack.reproduce.costs import measure_costs
 from mstrack.reproduce.document import RESULTS, TIMES, read_records, render_document
+from mstrack.reproduce.doing import StoppedError, check_settings, run_job
 from mstrack.reproduce.estimate import estimate, say_duration
-from mstrack.reproduce.jobs import (
-    Job,
-    Site,
-    StoppedError,
-    check_settings,
-    foundation_job,
-    network_of,
-    provisional,
-    row_job,
-    run_job,
-)
+from mstrack.reproduce.jobs import Job, Site, foundation_job, network_of, provisional, row_job
 from mstrack.reproduce.outcomes import check_lists, read_curve, read_scores
 from mstrack.reproduce.plan import Foundation, Plan, Study, find_study, read_plan
 from mstrack.reproduce.rates import FILE, Choice, choose, look, merge_sweeps, read_sweeps, write_sweeps
-from mstrack.reproduce.running import Crew
+from mstrack.reproduce.running import Crew, choose_crew
 from mstrack.reproduce.table import Runs, build_table
 from mstrack.tuning.patterns import select_parameters
 
@@ -197,7 +188,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"DiMP is not ours.*docs/trackers\.md"):
         open_study(PLAN, "table1", "synthetic", ["dimp"], None, tmp_path)
     with pytest.raises(UserError, match="--devices ',' names none: expected cpu"):
-        conduct.choose_crew(None, ",")
+        choose_crew(None, ",")
     with pytest.raises(UserError, match="unknown sweep 'ful'"):
         sweep_runs(Site(PLAN, "tiny", tmp_path), ["ful"], ["thermal"])
     named = open_study(PLAN, "table3", "synthetic", ["mst", "FFT (OSTrack)", "MST"], None, tmp_path)
@@ -490,7 +481,7 @@ ORPHANS = """
 import sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-from mstrack.reproduce.running import Crew
+from mstrack.reproduce.running import Crew, choose_crew
 from test_reproduce import work
 if __name__ == "__main__":
     with Crew(2, ["cpu"]) as crew:

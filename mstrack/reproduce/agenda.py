@@ -6,17 +6,8 @@ from dataclasses import dataclass
 
 from mstrack.errors import UserError
 from mstrack.registry import unknown
-from mstrack.reproduce.jobs import (
-    Job,
-    Site,
-    check_settings,
-    find_differences,
-    foundation_job,
-    provisional,
-    row_job,
-    sweep_job,
-    trains,
-)
+from mstrack.reproduce.doing import check_settings, find_differences
+from mstrack.reproduce.jobs import Job, Site, foundation_job, provisional, row_job, sweep_job, trains
 from mstrack.reproduce.outcomes import read_validation
 from mstrack.reproduce.plan import Ground, Study, chosen_rows, grounds_of, seeds_of
 from mstrack.reproduce.rates import FILE, Line, look, merge_sweeps

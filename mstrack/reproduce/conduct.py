@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from mstrack.data import load_sequences
 from mstrack.errors import UserError
-from mstrack.machine import usable_cores
 from mstrack.registry import unknown
 from mstrack.reproduce.agenda import Agenda, SweepRun, foundation_jobs, plan_study, record_sweeps, refuse_stale, sweep_runs
 from mstrack.reproduce.costs import Cost, measure_costs
@@ -25,8 +24,6 @@ from mstrack.reproduce.table import Table, build_table, spelled, summarise, tabl
 
 On = Literal["synthetic", "real"]
 Begin = Callable[[str], Callable[[int, int, str], None]]
-MOST = 8
-"""Processes at once on a CPU, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -57,30 +54,6 @@ class Outcome:
     def sentences(self) -> list[str]:
         """What is to be said under the tables."""
         return [*summarise(self.table), *self.notes]
-
-
-def choose_crew(processes: int | None, devices: str | None) -> Crew:
-    """Every GPU a row, or on the CPU a row for each core, unless it is said otherwise.
-
-    Args:
-        processes: How many rows at once.
-        devices: Names with commas between.
-
-    Raises:
-        UserError: No name among them.
-    """
-    import torch
-
-    if devices:
-        named = tuple(name.strip() for name in devices.split(",") if name.strip())
-        if not named:
-            raise UserError(f"--devices '{devices}' names none: expected cpu, or GPUs with commas between: cuda:0,cuda:1.")
-    elif torch.cuda.is_available():
-        named = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-    else:
-        named = ("cpu",)
-    alone = min(MOST, usable_cores()) if named == ("cpu",) else len(named)
-    return Crew(processes or alone, named)
 
 
 def open_study(

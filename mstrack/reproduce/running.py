@@ -17,10 +17,13 @@ from typing import Any, TypeVar
 from mstrack.claims import Claims
 from mstrack.errors import UserError
 from mstrack.machine import usable_cores
-from mstrack.reproduce.jobs import Job, StoppedError, run_job
+from mstrack.reproduce.doing import Progress, StoppedError, run_job
+from mstrack.reproduce.jobs import Job
 
-Progress = Callable[[int, int, str], None]
 Task = TypeVar("Task")
+
+MOST = 8
+"""Processes at once on a CPU, where nobody says how many."""
 
 GRACE = 5.0
 """Seconds that interrupted jobs get to save where they stand, before their processes are ended."""
@@ -110,6 +113,30 @@ class Crew:
             start = (max(1, usable_cores() // self.processes), self._told)
             self._pool = ProcessPoolExecutor(self.processes, context, _start, start)
         return self._pool
+
+
+def choose_crew(processes: int | None, devices: str | None) -> Crew:
+    """Every GPU a row, or on the CPU a row for each core, unless it is said otherwise.
+
+    Args:
+        processes: How many rows at once.
+        devices: Names with commas between.
+
+    Raises:
+        UserError: No name among them.
+    """
+    import torch
+
+    if devices:
+        named = tuple(name.strip() for name in devices.split(",") if name.strip())
+        if not named:
+            raise UserError(f"--devices '{devices}' names none: expected cpu, or GPUs with commas between: cuda:0,cuda:1.")
+    elif torch.cuda.is_available():
+        named = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    else:
+        named = ("cpu",)
+    alone = min(MOST, usable_cores()) if named == ("cpu",) else len(named)
+    return Crew(processes or alone, named)
 
 
 def run_jobs(jobs: List[Job], crew: Crew, progress: Progress | None = None) -> None:
