@@ -21,10 +21,12 @@ from mstrack.reproduce.rates import look
 from mstrack.results import write_text
 
 DOCS = Path(__file__).parents[1] / "docs"
+EVEN = "probability, strength or decay"
+"""The axis that is not logarithmic."""
 QUESTION = {
     "learning rate": ("full", "mst", "vipt"),
     "strength of the pull": ("l2sp", "fisher", "l2sp-mst", "srft"),
-    "probability, strength or decay": ("dropout", "jitter", "ema"),
+    EVEN: ("dropout", "jitter", "ema"),
 }
 """What is swept, and the sweeps that share an axis."""
 TABLES = {
@@ -64,7 +66,7 @@ def draw_sweeps(panels: dict[str, tuple[str, ...]], scale: str, modalities: tupl
                 (line,) = axis.plot(values, success, marker="o", markersize=3, label=plan.rows[plan.sweeps[sweep].row].label)
                 best = success[list(values).index(choice.value)]
                 axis.plot(choice.value, best, "o", markersize=8, fillstyle="none", color=line.get_color())
-            if label != "probability, strength or decay":
+            if label != EVEN:
                 axis.set_xscale("log")
     for axis, above, label in zip(rows[-1], rows[0], panels, strict=True):
         axis.set_xlabel(label)

@@ -481,7 +481,7 @@ ORPHANS = """
 import sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-from mstrack.reproduce.running import Crew, choose_crew
+from mstrack.reproduce.running import Crew
 from test_reproduce import work
 if __name__ == "__main__":
     with Crew(2, ["cpu"]) as crew:

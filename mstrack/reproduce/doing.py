@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mstrack.config import dump_config, load_config
+from mstrack.config import Config, dump_config, load_config
 from mstrack.errors import UserError
 from mstrack.reproduce.jobs import Job
 from mstrack.reproduce.weights import fingerprint
@@ -37,17 +37,17 @@ def find_differences(job: Job) -> list[str]:
         ran, wanted = read_json(job.folder / "results" / "run.json"), dict(job.tests.get("arguments", {}))
         if ran["dataset arguments"] != wanted:
             differing.append(f"test: {ran['dataset arguments']} there, {wanted} now")
-    source, taken = _somebodys_weights(job), read_json(job.folder / SOURCE)
+    source, taken = _somebodys_weights(job, now), read_json(job.folder / SOURCE)
     if source is not None and taken is not None and taken["sha256"] != fingerprint(source):
         differing.append(f"{source} is another file than the one that it started from")
     return differing
 
 
-def _somebodys_weights(job: Job) -> Path | None:
+def _somebodys_weights(job: Job, config: Config) -> Path | None:
     """The file that a job on real data starts from; the embedded benchmark starts from what is shipped or made beside it."""
     if job.tests is None or job.tests["on"] == "synthetic":
         return None
-    file = Path(job.config.model.weights or "")
+    file = Path(config.model.weights or "")
     return file if file.is_file() else None
 
 
@@ -94,7 +94,7 @@ def run_job(
             raise StoppedError(job.name)
 
     config = load_config(job.recipe, (*job.overrides, f"run.device={device}"))
-    source = _somebodys_weights(job)
+    source = _somebodys_weights(job, config)
     if source is not None and not (job.folder / SOURCE).is_file():
         write_json(job.folder / SOURCE, {"file": source.name, "sha256": fingerprint(source)})
     model: Any = job.folder / "model.safetensors"

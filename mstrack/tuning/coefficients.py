@@ -180,7 +180,7 @@ def _moment(parameter: Tensor, state: Mapping[str, Any], group: Mapping[str, Any
     return (moment * beta).addcmul_(gradient.to(moment.dtype), gradient.to(moment.dtype), value=1 - beta)
 
 
-def released_coefficients(momentum: tuple[float, float], gradient: Tensor, state: dict[str, Any]) -> Tensor:
+def released_coefficients(low: float, high: float, gradient: Tensor, state: dict[str, Any]) -> Tensor:
     """The m that the authors' later public trainer computes: see `MST`. Keeps the previous sensitivities in the state."""
     current = 1e8 * gradient.to(torch.float32) ** 2
     previous = state.setdefault("previous", torch.zeros_like(current))
@@ -188,5 +188,5 @@ def released_coefficients(momentum: tuple[float, float], gradient: Tensor, state
     previous.copy_(current)
     if sensitivity.numel():
         sensitivity = sensitivity / sensitivity.max()
-    ladder = torch.linspace(*momentum, sensitivity.numel(), device=gradient.device)
+    ladder = torch.linspace(low, high, sensitivity.numel(), device=gradient.device)
     return ladder[sensitivity.argsort()].view(gradient.shape)

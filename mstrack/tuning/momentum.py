@@ -62,7 +62,6 @@ class MST(Tuning):
             momentum = (0.25, 0.65) if update == "released" else (0.8, 0.85)
         self.update = update
         self.coefficients = Coefficients(momentum, scope, rank, order, by)
-        self.momentum = (float(momentum[0]), float(momentum[1]))
         if update == "released":
             for what, given, only in (("scope", scope, "tensor"), ("order", order, "ascending"), ("by", by, "gradient")):
                 if given != only:
@@ -99,11 +98,12 @@ class MST(Tuning):
 
     def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         """The step under the momentum coefficients of the parameter's elements; the plain version of `apply`."""
-        if self.momentum == (0.0, 0.0) and self.update != "velocity":
+        m = self.coefficients
+        if m.low == m.high == 0 and self.update != "velocity":
             return step
         if self.update == "released":
-            return step.mul_(1 - released_coefficients(self.momentum, gradient, state).to(step.dtype))
-        scale = (1 - self.coefficients.find(gradient, state)).to(step.dtype)
+            return step.mul_(1 - released_coefficients(m.low, m.high, gradient, state).to(step.dtype))
+        scale = (1 - m.find(gradient, state)).to(step.dtype)
         if self.update == "interpolate":
             return step.mul_(scale)
         rho = state.setdefault("rho", torch.zeros_like(step))
