@@ -45,8 +45,8 @@ def load(name: str) -> Network:
     return checkpoint.load(TINY) if name == "mst-tiny" else create_model(name).eval()
 
 
-def variants(device: torch.device) -> list[tuple[str, str]]:
-    names = ("eager", "graph", "compiled") if device.type == "cuda" else ("eager", "onednn", "onnx")
+def variants(device: torch.device, backends: Iterable[str] = ()) -> list[tuple[str, str]]:
+    names = backends or (("eager", "graph", "compiled") if device.type == "cuda" else ("eager", "onednn", "onnx"))
     return [(name, precision) for precision in precisions(device) for name in names if (name, precision) != ("onnx", "bf16")]
 
 
@@ -64,14 +64,14 @@ def table(headers: list[str], rows: Iterable[list[str]]) -> None:
 
 
 # ---------------------------------------------------------------- one sequence, from crop to box
-def single(models: list[str], device: torch.device, rounds: int) -> None:
+def single(models: list[str], device: torch.device, backends: list[str], rounds: int) -> None:
     print("### One sequence, from crop to box\n")
     print("Medians of interleaved steps; the ratio is to the plain loop (`mstrack/plain.py`) in the same run.\n")
 
     def rows() -> Iterator[list[str]]:
         for name in models:
             network = load(name).to(device)
-            runners = {key: open_backend(network, key[0], device, key[1]) for key in variants(device)}
+            runners = {key: open_backend(network, key[0], device, key[1]) for key in variants(device, backends)}
             count = rounds if name.endswith("tiny") else max(3, rounds // 6)
             found = measure_single(PlainTracker(plain_network(network)), runners, 1.0, count)
             yield from ([name, f"{s.backend}, {s.precision}", *parts(s), f"{s.fps / found[0].fps:.2f}"] for s in found)
@@ -86,11 +86,11 @@ def parts(speed: Speed) -> list[str]:
 
 # ---------------------------------------------------------------- lock step
 def lockstep(models: list[str], device: torch.device, seconds: float, frames: int) -> None:
-    print("### Sequences in lock step, fp32\n")
+    print("### Sequences in lock step\n")
 
     def rows() -> Iterator[list[str]]:
-        for name, backend in [(model, backend) for model in models for backend in usual(model, device)]:
-            runner = open_backend(load(name), backend, device)
+        for name, backend, precision in [(model, *way) for model in models for way in usual(model, device)]:
+            runner = open_backend(load(name), backend, device, precision)
             largest = 32 if name.endswith("tiny") or device.type == "cuda" else 4
             speeds = list(grow(lambda batch, runner=runner: measure_batch(runner, batch, seconds), largest))
             best = max(speeds, key=lambda speed: speed.fps)
@@ -98,16 +98,16 @@ def lockstep(models: list[str], device: torch.device, seconds: float, frames: in
             same, count = agreement(runner, clips(24 if tiny else 4, frames if tiny else 5), max(best.batch, 2))
             ratio = f"{best.fps / speeds[0].fps:.2f}"
             rates = [f"{speeds[0].fps:.2f}", str(best.batch), f"{best.fps:.2f}", ratio]
-            yield [name, backend, *rates, f"{same:.2%} of {count}"]
+            yield [name, f"{backend}, {precision}", *rates, f"{same:.2%} of {count}"]
 
     table(["network", "backend", "batch 1, frames/s", "best batch", "frames/s", "ratio", f"boxes within {SAME} px"], rows())
 
 
-def usual(name: str, device: torch.device) -> tuple[str, ...]:
-    """What `auto` chooses, and for the tiny network its rivals."""
+def usual(name: str, device: torch.device) -> list[tuple[str, str]]:
+    """What `auto` chooses, and on a CPU its rivals for the tiny network."""
     if device.type == "cuda":
-        return ("graph",)
-    return ("eager", "onednn", "onnx") if name.endswith("tiny") else ("onednn",)
+        return [("graph", "fp32"), ("graph", "bf16")]
+    return [(backend, "fp32") for backend in (("eager", "onednn", "onnx") if name.endswith("tiny") else ("onednn",))]
 
 
 def grow(measure: Callable[[int], Speed], largest: int) -> Iterator[Speed]:
@@ -150,7 +150,7 @@ def files(models: list[str], device: torch.device, seconds: float) -> None:
 
 
 # ---------------------------------------------------------------- exactness
-def exact(device: torch.device, golden: Path, count: int) -> None:
+def exact(device: torch.device, backends: list[str], golden: Path, count: int) -> None:
     print("### Fast and right\n")
     print(
         "Success rates of the shipped trackers on the embedded test sets, each difference with half its 95 % interval over the"
@@ -163,7 +163,7 @@ def exact(device: torch.device, golden: Path, count: int) -> None:
 
     def rows() -> Iterator[list[str]]:
         reference: dict[str, Any] = {}
-        for backend, precision in variants(device):
+        for backend, precision in variants(device, backends):
             success = {
                 kind: rates(open_backend(networks[kind], backend, device, precision), sequences)
                 for kind, sequences in kinds.items()
@@ -242,6 +242,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=["mst-b256", "mst-tiny"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", nargs="*", default=["single", "lockstep", "files", "exact", "export"])
+    parser.add_argument("--backends", nargs="*", default=[], help="of `single` and `exact`; none: all of this device")
     parser.add_argument("--rounds", type=int, default=60, help="steps of each backend for mst-tiny; a sixth for larger ones")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement in lock step and of files")
     parser.add_argument("--frames", type=int, default=40, help="of each sequence whose boxes are compared")
@@ -251,10 +252,10 @@ def main() -> None:
     device = torch.device(chosen.device)
     print(f"{datetime.date.today()}, {describe_machine(device)}, `python benchmarks/tracking.py`\n")
     jobs: dict[str, Callable[[], None]] = {
-        "single": lambda: single(chosen.models, device, chosen.rounds),
+        "single": lambda: single(chosen.models, device, chosen.backends, chosen.rounds),
         "lockstep": lambda: lockstep(chosen.models, device, chosen.seconds, chosen.frames),
         "files": lambda: files(chosen.models, device, chosen.seconds),
-        "exact": lambda: exact(device, chosen.golden, chosen.sequences),
+        "exact": lambda: exact(device, chosen.backends, chosen.golden, chosen.sequences),
         "export": onnx,
     }
     for name in chosen.only:
