@@ -16,7 +16,7 @@ def lively(name: str, **kwargs: object) -> Network:
     torch.manual_seed(3)
     model = create_model(name, **kwargs)
     with torch.no_grad():
-        for parameter, scale in ((model.head.score[-1].weight, 20.0), (model.head.size[-1].weight, 1.0)):
+        for parameter, scale in ((model.head.score[-1].weight, 5.0), (model.head.size[-1].weight, 1.0)):
             parameter.mul_(scale)
         model.head.size[-1].bias.fill_(-1.1)
         model.head.offset[-1].bias.fill_(0.5)

@@ -58,7 +58,8 @@ def test_every_backend_is_the_network(name: str) -> None:
     halved = open_backend(network, "eager", precision="bf16")(*inputs)
     assert largest_difference(halved, in_halves) == 0, "autocast, without its casts"
     assert largest_difference(halved, expected) > 1e-4, "half precision must differ for this to say anything"
-    assert deviation(halved, expected) < deviation(plain_autocast, expected), "what stays in float32 is worth it"
+    if not getattr(network, "eliminating", ()):  # which tokens are dropped may change with a rounding, and much with it
+        assert deviation(halved, expected) < deviation(plain_autocast, expected), "what stays in float32 is worth it"
     assert next(network.parameters()).dtype == torch.float32
 
 

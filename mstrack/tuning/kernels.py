@@ -98,11 +98,11 @@ def advance(rows, tensors, factors, skip, lr, decay, beta1, rest1, beta2, rest2,
 
 
 @triton.jit
-def count(rows, places, counts, kind: tl.constexpr, aligned: tl.constexpr, shared: tl.constexpr):
+def count(rows, places, counts, kind: tl.constexpr, aligned: tl.constexpr, shared: tl.constexpr, gathers: tl.constexpr):
     """Add a stretch of a gradient to the histogram of its tensor, or to one that is shared.
 
-    Keys up to `WINDOW` bins below the largest are counted in the program's own memory first; of those further down only zeros
-    are many, and they are counted together.
+    If it `gathers`, keys up to `WINDOW` bins below the largest are counted in the program's own memory first. Zeros, which
+    may be many, are counted together; other keys go one by one.
     """
     row = tl.load(places + tl.program_id(0) * 2)
     element = tl.load(places + tl.program_id(0) * 2 + 1) * COUNTED + tl.arange(0, COUNTED)
@@ -115,12 +115,14 @@ def count(rows, places, counts, kind: tl.constexpr, aligned: tl.constexpr, share
         bits = tl.load(rows + row * COLUMNS + BITS).to(tl.int32)
         table = counts + tl.load(rows + row * COLUMNS + TABLE)
     key = magnitude_of(gradient) >> (31 - bits)
-    first = tl.maximum(tl.max(key, 0) - (WINDOW - 1), 0)
-    near = tl.histogram(key - first, WINDOW, mask=valid & (key >= first))
-    tl.atomic_add(table + first + tl.arange(0, WINDOW), near, mask=near > 0, sem="relaxed")
-    far = valid & (key < first)
-    tl.atomic_add(table + key, 1, mask=far & (key > 0), sem="relaxed")
-    zeros = tl.sum((far & (key == 0)).to(tl.int32), 0)
+    single = valid
+    if gathers:
+        first = tl.maximum(tl.max(key, 0) - (WINDOW - 1), 0)
+        near = tl.histogram(key - first, WINDOW, mask=valid & (key >= first))
+        tl.atomic_add(table + first + tl.arange(0, WINDOW), near, mask=near > 0, sem="relaxed")
+        single = valid & (key < first)
+    tl.atomic_add(table + key, 1, mask=single & (key > 0), sem="relaxed")
+    zeros = tl.sum((single & (key == 0)).to(tl.int32), 0)
     tl.atomic_add(table, zeros, mask=zeros > 0, sem="relaxed")
 
 
