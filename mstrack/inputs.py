@@ -23,7 +23,7 @@ Pair = tuple[Image | None, ...]
 """The images of one frame, one per modality of the network; None: fed as zeros."""
 Cutter = Callable[[List[Pair], NDArray[np.float64], float, int, torch.device], tuple[Tensor, NDArray[np.float64]]]
 COEFFICIENT_BITS = 11
-FAR = 1 << 40
+FAR = 1 << 30
 """Added to the index of a pixel outside the image, so that it is known by its sign."""
 
 
@@ -75,7 +75,7 @@ def cut_on_device(
             rows, columns = square.inside(image.shape)
             inside = square.place(rows, columns)
             parts.add(image[rows, columns], inside[0].start, inside[1].start, square.side)
-    patches = _resize(parts, size, device).unflatten(0, (len(frames), len(frames[0])))
+    patches = _resize(*_send(parts, size, device)).unflatten(0, (len(frames), len(frames[0])))
     return _normalise(patches, frames), size / sides
 
 
@@ -94,70 +94,80 @@ class _Parts(NamedTuple):
         self.sides.append(side)
 
 
-def _resize(parts: _Parts, size: int, device: torch.device) -> Tensor:
-    """Crops N x size x size x 3, uint8: zeros where a square leaves its image, and otherwise what `cv2.resize` gives.
+def _send(parts: _Parts, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What `_resize` takes, sent to the device in one piece and without waiting for it."""
+    count = len(parts.images)
+    shapes = np.array([image.shape[:2] for image in parts.images])
+    areas = shapes.prod(1)
+    numbers = 8 * count * size
+    packed = torch.empty(4 * numbers + 3 * (1 + int(areas.sum())), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    host = packed.numpy()
+    pixels = host[4 * numbers :].reshape(-1, 3)
+    pixels[0] = 0
+    offsets = 1 + np.cumsum(areas) - areas
+    for image, start, area in zip(parts.images, offsets, areas, strict=True):
+        pixels[start : start + area].reshape(image.shape)[:] = image
+    both, weights = _taps(np.array(parts.starts).T, np.array(parts.sides), shapes.T, size)
+    both[0] = np.where(both[0] < 0, -FAR, offsets[:, None] + both[0] * shapes[:, 1, None])
+    both[1] = np.where(both[1] < 0, -FAR, both[1])
+    tables = host[: 4 * numbers].view(np.int32).reshape(2, 2, 2, count, size)
+    tables[0], tables[1] = both, weights
+    sent = packed.to(device, non_blocking=True)
+    indices, shares = sent[: 4 * numbers].view(torch.int32).view(tables.shape)
+    return sent[4 * numbers :].view(-1, 3), indices, shares
+
+
+def _resize(pixels: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """Crops N x size x size x 3, int32 in 0-255: zeros where a square leaves its image, and otherwise what `cv2.resize` gives.
 
     That is, weights in 1/2048 along both axes; sums across cut by 4 bits, their products with the weights down by 16, the sum
     of these rounded by the last 2. Where a neighbour would lie outside the square, across its weight goes to the border pixel,
     and down it is the border pixel.
+
+    Args:
+        pixels: (P, 3) uint8, those of all images, after one of zeros.
+        indices: (2, 2, N, size) int32: down and across, the two neighbours of each pixel of a crop. Their sum is the index of
+            a pixel, or negative where one is outside.
+        weights: (2, 2, N, size) int32, in 1/2048.
     """
-    heights, widths = (np.array([image.shape[axis] for image in parts.images]) for axis in (0, 1))
-    pixels = np.concatenate([np.zeros((1, 3), dtype=np.uint8), *(image.reshape(-1, 3) for image in parts.images)])
-    offsets = 1 + np.concatenate([[0], np.cumsum(heights * widths)[:-1]])
-    starts, sides = np.array(parts.starts), np.array(parts.sides)
-    rows, down = _taps(starts[:, 0], sides, heights, size, False)
-    columns, across = _taps(starts[:, 1], sides, widths, size, True)
-    rows = np.where(rows < 0, -FAR, offsets[:, None] + rows * widths[:, None])
-    columns = np.where(columns < 0, -FAR, columns)
-    flat, indices, weights = (
-        _send(array, device) for array in (pixels, np.stack([rows, columns]), np.stack([down, across]).astype(np.int32))
-    )
-    total = torch.zeros((), dtype=torch.int32, device=device)
-    for row, weight in zip(indices[0], weights[0], strict=True):
-        line = torch.zeros((), dtype=torch.int32, device=device)
-        for column, share in zip(indices[1], weights[1], strict=True):
-            at = (row[:, :, None] + column[:, None, :]).clamp_(min=0)
-            line = line + flat[at].int() * share[:, None, :, None]
-        total = total + ((weight[:, :, None, None] * (line >> 4)) >> 16)
-    return ((total + 2) >> 2).to(torch.uint8)
+    down, across = indices[0][:, None, :, :, None], indices[1][None, :, :, None, :]
+    at = (down + across).clamp_(min=0)
+    picked = pixels.index_select(0, at.view(-1)).view(*at.shape, 3)
+    weighted = picked * weights[1][None, :, :, None, :, None]
+    lines = weighted[:, 0].add_(weighted[:, 1])
+    lines.bitwise_right_shift_(4).mul_(weights[0][:, :, :, None, None]).bitwise_right_shift_(16)
+    return lines[0].add_(lines[1]).add_(2).bitwise_right_shift_(2)
 
 
 def _taps(
-    start: NDArray[np.int64], side: NDArray[np.int64], length: NDArray[np.int64], size: int, ends: bool
+    starts: NDArray[np.int64], sides: NDArray[np.int64], lengths: NDArray[np.int64], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which two pixels of a part each pixel of a crop mixes along an axis, and how much of each.
+    """Which two pixels of a part each pixel of a crop mixes along each axis, and how much of each.
 
     Args:
-        start: (N,) where the parts begin in their squares.
-        side: (N,) sides of the squares.
-        length: (N,) pixels of the parts.
+        starts: (2, N) where the parts begin in their squares: rows, columns.
+        sides: (N,) sides of the squares.
+        lengths: (2, N) pixels of the parts.
         size: Side of the crop.
-        ends: Whether the nearest pixel counts alone at both ends of the square.
 
     Returns:
-        (2, N, size) pixel of the part, -1 outside it; and (2, N, size) weights in 1/2048.
+        (2, 2, N, size) axis and neighbour: pixel of the part, -1 outside it; and the weights of both in 1/2048.
     """
-    scale = 1 / (size / side.astype(np.float64))
+    scale = 1 / (size / sides.astype(np.float64))
     where = ((np.arange(size) + 0.5) * scale[:, None] - 0.5).astype(np.float32)
     first = np.floor(where)
-    share = where - first
-    pixel, last = first.astype(np.int64), side[:, None] - 1
-    if ends:
-        share = np.where((pixel < 0) | (pixel >= last), np.float32(0), share)
-    both = np.stack([pixel, pixel + 1]).clip(0, last) - start[:, None]
-    weights = np.rint(np.stack([1 - share, share]) * np.float32(1 << COEFFICIENT_BITS)).astype(np.int64)
-    return np.where((both < 0) | (both >= length[:, None]), -1, both), weights
-
-
-def _send(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """To the device, without waiting for it."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    pixel, last = first.astype(np.int64), sides[:, None] - 1
+    down = where - first
+    across = np.where((pixel < 0) | (pixel >= last), np.float32(0), down)  # at both ends the nearest pixel counts alone
+    share = np.stack([[1 - down, down], [1 - across, across]])
+    weights = np.rint(share * np.float32(1 << COEFFICIENT_BITS)).astype(np.int64)
+    both = np.stack([pixel, pixel + 1]).clip(0, last) - starts[:, None, :, None]
+    return np.where((both < 0) | (both >= lengths[:, None, :, None]), -1, both), weights
 
 
 def _normalise(patches: Tensor, frames: List[Pair]) -> Tensor:
-    """A x M x size x size x 3, uint8, to what the network takes; zeros for images that are not there."""
-    images = normalise(patches.permute(0, 1, 4, 2, 3).contiguous())
+    """A x M x size x size x 3, in 0-255, to what the network takes; zeros for images that are not there."""
+    images = normalise(patches.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format))
     for i, pair in enumerate(frames):
         for m, image in enumerate(pair):
             if image is None:

@@ -22,6 +22,7 @@ from mstrack.errors import UserError
 from mstrack.following import NetworkFollower
 from mstrack.inputs import Pair, cut_on_device, cut_on_host
 from mstrack.lockstep import follow
+from mstrack.models.branches import branching, side_by_side
 from mstrack.models.network import Network
 from mstrack.plain import PlainTracker, plain_network
 from mstrack.registry import MODELS
@@ -29,6 +30,7 @@ from mstrack.tracker import Tracker, TrackerBatch
 
 TINY = sorted(name for name in MODELS if name.endswith("-tiny"))
 CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: nothing can be recorded")
 
 
 def crops(network: Network, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -253,6 +255,37 @@ def test_crops_of_the_device_are_those_of_opencv_to_the_bit(factor: float, size:
         ours, theirs = (cut(pairs, boxes, factor, size, CPU) for cut in (cut_on_device, cut_on_host))
         assert torch.equal(ours[0], theirs[0])
         np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+def test_independent_jobs_come_back_in_their_order() -> None:
+    with branching():
+        assert side_by_side(torch.zeros(1), lambda: "first", lambda: "second", lambda: "third") == ["first", "second", "third"]
+
+
+# ---------------------------------------------------------------- on a GPU
+@needs_gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", [*TINY, "mst-b256"])
+@torch.inference_mode()
+def test_a_graph_with_branches_is_the_network(name: str, precision: str) -> None:
+    network = lively(name).eval().to("cuda")
+    eager, graph = (open_backend(network, backend, "cuda", precision) for backend in ("eager", "graph"))
+    for seed in range(20):  # a race would show in some of many replays
+        inputs = [part.to("cuda") for part in crops(network, 1 + seed % 3, seed)]
+        expected = eager(*inputs)
+        for _ in range(3):
+            found = graph(*inputs)
+        assert largest_difference(found, expected) < (1e-4 if precision == "fp32" else 0.05)
+
+
+@needs_gpu
+def test_crops_of_a_gpu_are_those_of_opencv_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 3, 40):
+        pairs, boxes = draw_pairs(rng, count)
+        ours, _ = cut_on_device(pairs, boxes, 4.0, 256, torch.device("cuda"))
+        theirs, _ = cut_on_host(pairs, boxes, 4.0, 256, CPU)
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=0, atol=1e-6)  # the crops are equal, a division may round otherwise
 
 
 def test_a_tracker_with_crops_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

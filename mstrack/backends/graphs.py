@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mstrack.models.blocks import Prediction
+from mstrack.models.branches import branching
 
 WARM_UP = 3
 """Passes before recording, in which libraries choose their kernels and a compiler compiles."""
@@ -52,13 +53,14 @@ class Graphs:
             return _Recorded(*inputs, lambda: self._run(*inputs))
         aside = torch.cuda.Stream(search.device)
         aside.wait_stream(torch.cuda.current_stream(search.device))
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                self._run(*inputs)
-        torch.cuda.current_stream(search.device).wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(search.device), torch.cuda.graph(graph, stream=aside):
-            maps = self._run(*inputs)
+        with torch.cuda.device(search.device), branching():
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    self._run(*inputs)
+            torch.cuda.current_stream(search.device).wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=aside):
+                maps = self._run(*inputs)
 
         def play() -> Prediction:
             graph.replay()

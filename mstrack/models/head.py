@@ -1,12 +1,14 @@
 """The centre head of OSTrack (Ye et al. 2022): a score map, and a size and an offset for every cell of it."""
 
 from collections import OrderedDict
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from mstrack.models.blocks import Prediction
+from mstrack.models.branches import side_by_side
 
 STAGES = 4
 FLOOR = 1e-4
@@ -66,4 +68,6 @@ class CentreHead(nn.Module):
         n = round(count**0.5)
         features = tokens.reshape(batch, n, n, width).permute(0, 3, 1, 2)  # channels last in memory, as tokens have them
         features = features.contiguous(memory_format=torch.channels_last)
-        return Prediction(_bounded(self.score(features)), _bounded(self.size(features)), _full(self.offset(features)))
+        towers = (partial(tower, features) for tower in (self.score, self.size, self.offset))
+        score, size, offset = side_by_side(features, *towers)
+        return Prediction(_bounded(score), _bounded(size), _full(offset))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mstrack.errors import UserError
 from mstrack.models.blocks import PatchEmbedding
+from mstrack.models.branches import side_by_side
 from mstrack.models.network import Network, Shared
 from mstrack.models.ostrack import TINY
 from mstrack.models.remap import double
@@ -44,11 +45,14 @@ class MSTrack(Network):
 
     def features(self, template: Tensor, search: Tensor) -> Tensor:
         """Mean of the two streams after their final norms, template first: B x (Nz + Nx) x width."""
-        rgb = self._tokens(self.embed_rgb, template[:, 0], search[:, 0])
-        aux = self._tokens(self.embed_aux, template[:, 1], search[:, 1])
+        rgb, aux = side_by_side(
+            search,
+            lambda: self._tokens(self.embed_rgb, template[:, 0], search[:, 0]),
+            lambda: self._tokens(self.embed_aux, template[:, 1], search[:, 1]),
+        )
         crossing = dict(zip(self.cross_layers, self.cross, strict=True))
         for layer, (block_rgb, block_aux) in enumerate(zip(self.blocks_rgb, self.blocks_aux, strict=True)):
-            rgb, aux = block_rgb(rgb), block_aux(aux)
+            rgb, aux = side_by_side(rgb, partial(block_rgb, rgb), partial(block_aux, aux))
             if layer in crossing:
                 rgb, aux = crossing[layer](torch.cat((rgb, aux), dim=1)).chunk(2, dim=1)
         return (self.norm_rgb(rgb) + self.norm_aux(aux)) / 2
