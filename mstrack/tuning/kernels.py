@@ -209,7 +209,7 @@ def step_by_pairs(
     gradients = pointer_of(rows, row, GRADIENT, kind, False)
     gradient = tl.load(gradients + element, mask=valid, other=0)
     key = magnitude_of(gradient)
-    twice = tl.zeros((ROW,), tl.int32) - 1
+    found = tl.zeros((ROW, OTHERS), tl.int32)  # summed at the end: the threads of a sum wait for each other
     start = 0
     while start < size:
         other = start + tl.arange(0, OTHERS)
@@ -217,7 +217,7 @@ def step_by_pairs(
         others = magnitude_of(tl.load(gradients + other, mask=there, other=0))
         lower = there[None, :] & (others[None, :] < key[:, None])
         equal = there[None, :] & (others[None, :] == key[:, None])
-        twice += tl.sum(2 * lower.to(tl.int32) + equal.to(tl.int32), 1)
+        found += 2 * lower.to(tl.int32) + equal.to(tl.int32)
         start += OTHERS
-    scale = scale_at(twice, size, low, high)
+    scale = scale_at(tl.sum(found, 1) - 1, size, low, high)
     move(rows, row, element, valid, gradient, scale, factors, fresh1, beta2, fresh2, eps, velocity, False)
