@@ -41,7 +41,7 @@ from mstrack.data.sequence import Sequence
 from mstrack.distributed import Place, choose_device
 from mstrack.journal import Watch
 from mstrack.plain import plain_network
-from mstrack.training import take_step, train
+from mstrack.training import record_passes, take_step, train
 
 PICTURES = Case("thermal", 630, 480, 60)
 PLAIN = "plain loop, fp32"
@@ -50,7 +50,10 @@ WAYS: dict[str, list[str]] = {
     "mst train, bf16": ["train.precision=bf16"],
     "mst train, bf16, checkpointing": ["train.precision=bf16", "run.checkpointing=true"],
     "mst train, bf16, compiled": ["train.precision=bf16", "run.compile=true"],
+    "mst train, bf16, graph": ["train.precision=bf16", "run.graph=true"],
+    "mst train, bf16, compiled, graph": ["train.precision=bf16", "run.compile=true", "run.graph=true"],
     "bf16, from memory": ["train.precision=bf16"],
+    "bf16, graph, from memory": ["train.precision=bf16", "run.graph=true"],
 }
 
 
@@ -128,8 +131,9 @@ def train_from_memory(config: Config, step_taken: Callable[[], None]) -> None:
     set_mode(network)
     batch = next(read_batches(config, network, device.type == "cuda"))
     watch, place = Watch(device), Place(0, 1, device)
+    recorded = record_passes(cast("nn.Module", network), config, place)
     for step in itertools.count():
-        take_step(cast("nn.Module", network), optimizer, iter([batch]), watch, config, place, step)
+        take_step(cast("nn.Module", network), optimizer, iter([batch]), watch, config, place, step, recorded)
         if (step + 1) % config.run.log_every == 0:
             watch.read()
         step_taken()
@@ -206,7 +210,8 @@ class Worker:
 
 def compare(chosen: argparse.Namespace, folder: Path) -> list[tuple[str, list[Turn], list[Turn]]]:
     """For each way its turns, and those of the plain loop between them."""
-    names = [name for name in WAYS if chosen.compile or "compiled" not in name]
+    cuda = choose_device(chosen.device).type == "cuda"
+    names = [name for name in WAYS if (chosen.compile or "compiled" not in name) and (cuda or "graph" not in name)]
     plain = Worker(PLAIN, make_config(chosen, folder, [f"run.out={folder / 'plain'}"]), chosen)
     found = []
     for number, name in enumerate(chosen.only or names):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import Journal, Watch
 from mstrack.models.network import Network
+from mstrack.recorded import RecordedPass
 from mstrack.runfiles import resume, save_model, save_state
 from mstrack.sensitivity import measure_trained
 from mstrack.tuning import TunedAdamW
@@ -107,6 +109,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         batches = optimizer.tuning.batches
         optimizer.receive(measure_trained(network, config, footage, optimizer.trained, batches, share, place))
     prepare_blocks(network, config)
+    recorded = record_passes(model, config, place)
     journal = Journal(out, step, config.run.tensorboard, place.first)
     watch = Watch(place.device)
     parts = load_keys(pairs, _plan(config, place, share, step), config.run.workers, pin=place.device.type == "cuda")
@@ -120,7 +123,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         while step < (epoch + 1) * steps_per_epoch and not stopping:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate(step, steps_per_epoch, config)
-            take_step(model, optimizer, parts, watch, config, place, step)
+            take_step(model, optimizer, parts, watch, config, place, step, recorded)
             step += 1
 
             asked = interrupted()
@@ -213,6 +216,7 @@ def take_step(
     config: Config,
     place: Place,
     step: int,
+    recorded: RecordedPass | None = None,
 ) -> None:
     """One step of the optimizer on the next parts of a batch. Nothing in here waits for the device.
 
@@ -224,12 +228,14 @@ def take_step(
         config: The configuration.
         place: This process.
         step: Which one, from 0; with the seed it decides what is drawn on the device.
+        recorded: What computes the gradients of a part, where it is recorded.
     """
     settings = config.train
     for part in range(settings.accumulate):
         batch = next(parts)
         torch.manual_seed(hash((settings.seed, step, part, place.rank)) & 0x7FFFFFFF)
-        terms = _backward(model, batch, config, place, sync=part == settings.accumulate - 1)
+        last = part == settings.accumulate - 1
+        terms = _backward(model, batch, config, place, sync=last) if recorded is None else recorded(batch)
         watch.add(terms, batch.names)
     optimizer.change_gradients()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -264,6 +270,20 @@ def _backward(model: nn.Module, batch: Batch, config: Config, place: Place, sync
     terms = batch_losses(model, batch, config, place.device)
     (terms["total"] / config.train.accumulate).backward()
     return {name: value.detach() for name, value in terms.items()}
+
+
+def record_passes(model: nn.Module, config: Config, place: Place) -> RecordedPass | None:
+    """What computes gradients where `run.graph` says so.
+
+    Raises:
+        UserError: There are several processes.
+    """
+    if not config.run.graph:
+        return None
+    if place.world > 1:
+        raise UserError(f"run.graph = true records the pass of one process, and these are {place.world}: leave it out.")
+    backward = partial(_backward, model, config=config, place=place, sync=True)
+    return RecordedPass(backward, model.parameters(), place.device)
 
 
 # ---------------------------------------------------------------- what is evaluated

@@ -35,7 +35,7 @@ from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import TrainingError, Watch, read_curves
 from mstrack.models.blocks import normalise
-from mstrack.training import rate, take_step, train
+from mstrack.training import rate, record_passes, take_step, train
 from mstrack.validation import validate
 
 TESTS = Path(__file__).parent
@@ -84,6 +84,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
 
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: nothing can be recorded")
 METHODS = {
     "full": [],
     "momentum": [],
@@ -386,6 +387,39 @@ def test_a_step_waits_for_nothing(tmp_path: Path, tuning: str) -> None:
         assert copies.count >= 2 * 5
     with pytest.raises(RuntimeError, match="meta"):
         watch.read()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_recorded_passes_train_the_same(tmp_path: Path, accumulate: int, device: str) -> None:
+    ends = []
+    for graph in (False, True):
+        settings = [f"run.graph={graph}", f"train.accumulate={accumulate}", "model.arguments.drop_path=0.3", "train.lr=1e-3"]
+        config = load_config(recipe(tmp_path), settings)
+        torch.manual_seed(0)
+        network = build_model(config).to(device)
+        optimizer = build_optimizer(network, config)
+        set_mode(network)
+        pairs = pair_dataset(config, network, read_sources(config.data.train, config), 0, training=True)
+        parts = iter(load_batches(pairs, 0, [[i, i + 1] for i in range(0, 16 * accumulate, 2)], workers=0))
+        watch, place = Watch(torch.device(device)), Place(0, 1, torch.device(device))
+        recorded = record_passes(network, config, place)
+        for step in range(8):
+            take_step(network, optimizer, parts, watch, config, place, step, recorded)
+        ends.append((watch.read(), {name: p.detach().clone() for name, p in network.named_parameters()}))
+    (terms, plain), (others, ours) = ends
+    assert terms == pytest.approx(others, rel=1e-4)
+    close = {"rtol": 0, "atol": 0} if device == "cpu" else {"rtol": 1e-3, "atol": 1e-4}
+    for name, weight in plain.items():
+        torch.testing.assert_close(ours[name], weight, **close, msg=lambda text, n=name: f"{n}: {text}")
+    started = build_model(load_config(recipe(tmp_path)))
+    assert any(not torch.equal(ours[name].cpu(), weight) for name, weight in started.named_parameters())
+
+
+def test_recorded_passes_are_for_one_process(tmp_path: Path) -> None:
+    config = load_config(recipe(tmp_path), ["run.graph=true"])
+    with pytest.raises(UserError, match=r"run\.graph = true records the pass of one process, and these are 2"):
+        record_passes(build_model(config), config, Place(0, 2, torch.device("cpu")))
 
 
 def test_no_derivative_fetches_a_number(tmp_path: Path) -> None:
