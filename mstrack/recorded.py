@@ -1,6 +1,7 @@
 """A forward and backward pass that is recorded as a CUDA graph and played again: one launch instead of thousands."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,9 @@ class RecordedPass:
     def _take(self, batch: Batch) -> Batch:
         """The batch at the place on the device where it is always looked for."""
         if self._batch is None:
-            places = {name: torch.empty_like(part, device=self._device) for name, part in _tensors(batch).items()}
+            places: dict[str, Any] = {
+                name: torch.empty_like(part, device=self._device) for name, part in _tensors(batch).items()
+            }
             self._batch = batch._replace(**places, names=())
         for name, place in _tensors(self._batch).items():
             place.copy_(_tensors(batch)[name], non_blocking=True)
