@@ -227,18 +227,9 @@ def test_histograms_that_are_made_one_after_the_other(monkeypatch: pytest.Monkey
 
 
 # ---------------------------------------------------------------- counting
-@pytest.mark.parametrize(
-    ("kernel", "gathers"),
-    [
-        pytest.param("native", None, marks=needs_compiler),
-        pytest.param("triton", True, marks=needs_triton),
-        pytest.param("triton", False, marks=needs_triton),
-    ],
-)
-def test_a_histogram_of_many_tensors(kernel: str, gathers: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_kernel
+def test_a_histogram_of_many_tensors(kernel: str) -> None:
     device = DEVICE if kernel == "triton" else "cpu"
-    if gathers is not None:
-        monkeypatch.setattr("mstrack.tuning.launches.GATHERS", gathers)
     generator = torch.Generator().manual_seed(1)
     signals = [
         torch.randn(17_000, generator=generator) * torch.exp(5 * torch.randn(17_000, generator=generator)),
@@ -378,14 +369,13 @@ types = {"rows": "*i64", "places": "*i32", "counts": "*i32", "skip": "*u8", "ten
 pointers = ("factors", "table")
 wanted = [
     (kernels.advance, dict(skips=True, tensor_lr=False)),
-    (kernels.count, dict(kind=tl.bfloat16, aligned=True, shared=False, gathers=True)),
-    (kernels.count, dict(kind=tl.bfloat16, aligned=True, shared=False, gathers=False)),
+    (kernels.count, dict(kind=tl.bfloat16, aligned=True, shared=False, ptx=True)),
     (kernels.tabulate, {}),
     (kernels.step_by_table, dict(kind=tl.float32, aligned=True, skips=True, velocity=True, ranked=True, shared=False)),
     (kernels.step_by_table, dict(kind=tl.bfloat16, aligned=False, skips=False, velocity=False, ranked=True, shared=True)),
     (kernels.step_by_pairs, dict(kind=tl.float32, skips=True, velocity=False)),
     (kernels.step_by_pairs, dict(kind=tl.bfloat16, skips=False, velocity=True)),
-    (kernels.count, dict(kind=tl.float32, aligned=False, shared=True, gathers=True)),
+    (kernels.count, dict(kind=tl.float32, aligned=False, shared=True, ptx=True)),
     (kernels.advance, dict(skips=False, tensor_lr=True)),
 ]
 for kernel, constants in wanted:

@@ -10,10 +10,12 @@ import triton.language as tl
 
 TILE = tl.constexpr(4096)
 """Elements that a program moves."""
-COUNTED = tl.constexpr(16384)
-"""Elements that a program counts."""
+COUNTED = tl.constexpr(131072)
+"""Elements that a program counts, `TILE` at a time."""
 WINDOW = tl.constexpr(4096)
-"""Bins up to that of its largest key that a program counts in its own memory: 16 octaves at 16 bits."""
+"""Bins that a program counts in its own memory: 16 octaves at 16 bits, and"""
+ABOVE = tl.constexpr(2)
+"""so many of these octaves are above its first elements, where a few of the others may be."""
 ROW, OTHERS = tl.constexpr(256), tl.constexpr(64)
 """Elements that a program ranks exactly and moves, and how many it compares them with at a time."""
 BLOCK = tl.constexpr(4096)
@@ -98,32 +100,81 @@ def advance(rows, tensors, factors, skip, lr, decay, beta1, rest1, beta2, rest2,
 
 
 @triton.jit
-def count(rows, places, counts, kind: tl.constexpr, aligned: tl.constexpr, shared: tl.constexpr, gathers: tl.constexpr):
+def own_memory(anything):
+    """Address of `WINDOW` numbers in the memory of a multiprocessor, which Triton before 3.8 has no good use for.
+
+    There `tl.histogram` compares every element with every bin: 94 ms on an H100 for 200 M elements, and 0.6 this way.
+    """
+    declare: tl.constexpr = ".shared .align 16 .b8 counted[16384]; mov.u32 $0, counted;"
+    return tl.inline_asm_elementwise(declare, "=r,r", [anything], tl.int32, False, 1)
+
+
+@triton.jit
+def clear_own(address):
+    """Write zeros at int32 addresses of `own_memory`."""
+    tl.inline_asm_elementwise("st.shared.u32 [$1], 0; mov.u32 $0, 0;", "=r,r", [address], tl.int32, False, 1)
+    tl.debug_barrier()
+
+
+@triton.jit
+def add_to_own(address, wanted):
+    """Add one at addresses where `wanted` is not 0."""
+    add: tl.constexpr = "{ .reg .pred p; setp.ne.u32 p, $2, 0; @p red.shared.add.u32 [$1], 1; mov.u32 $0, 0; }"
+    tl.inline_asm_elementwise(add, "=r,r,r", [address, wanted], tl.int32, False, 1)
+
+
+@triton.jit
+def read_own(address):
+    """What has been added at addresses by all threads."""
+    tl.debug_barrier()
+    return tl.inline_asm_elementwise("ld.shared.u32 $0, [$1];", "=r,r", [address], tl.int32, False, 1)
+
+
+@triton.jit
+def count(rows, places, counts, kind: tl.constexpr, aligned: tl.constexpr, shared: tl.constexpr, ptx: tl.constexpr):
     """Add a stretch of a gradient to the histogram of its tensor, or to one that is shared.
 
-    If it `gathers`, keys up to `WINDOW` bins below the largest are counted in the program's own memory first. Zeros, which
-    may be many, are counted together; other keys go one by one.
+    Keys around the largest of its beginning are counted in the program's own memory, by instructions of `ptx` or without.
+    Of the others only zeros are many: they are counted together.
     """
     row = tl.load(places + tl.program_id(0) * 2)
-    element = tl.load(places + tl.program_id(0) * 2 + 1) * COUNTED + tl.arange(0, COUNTED)
-    valid = element < size_of(rows, row, aligned)
-    gradient = tl.load(pointer_of(rows, row, GRADIENT, kind, aligned) + element, mask=valid, other=0)
+    start = tl.load(places + tl.program_id(0) * 2 + 1) * COUNTED
+    size = size_of(rows, row, aligned)
+    gradients = pointer_of(rows, row, GRADIENT, kind, aligned)
     if shared:
         bits = 16
         table = counts
     else:
         bits = tl.load(rows + row * COLUMNS + BITS).to(tl.int32)
         table = counts + tl.load(rows + row * COLUMNS + TABLE)
-    key = magnitude_of(gradient) >> (31 - bits)
-    single = valid
-    if gathers:
-        first = tl.maximum(tl.max(key, 0) - (WINDOW - 1), 0)
-        near = tl.histogram(key - first, WINDOW, mask=valid & (key >= first))
-        tl.atomic_add(table + first + tl.arange(0, WINDOW), near, mask=near > 0, sem="relaxed")
-        single = valid & (key < first)
-    tl.atomic_add(table + key, 1, mask=single & (key > 0), sem="relaxed")
-    zeros = tl.sum((single & (key == 0)).to(tl.int32), 0)
-    tl.atomic_add(table, zeros, mask=zeros > 0, sem="relaxed")
+    element = start + tl.arange(0, TILE)
+    largest = tl.max(magnitude_of(tl.load(gradients + element, mask=element < size, other=0)) >> (31 - bits), 0)
+    first = tl.maximum(largest + (ABOVE << (bits - 8)) - (WINDOW - 1), 0)
+    bins = tl.arange(0, WINDOW)
+    zeros = tl.zeros((TILE,), tl.int32)
+    near = tl.zeros((WINDOW,), tl.int32)
+    if ptx:
+        memory = own_memory(row)
+        clear_own(memory + 4 * bins)
+    stop = tl.minimum(start + COUNTED, size)
+    while start < stop:
+        element = start + tl.arange(0, TILE)
+        valid = element < size
+        key = magnitude_of(tl.load(gradients + element, mask=valid, other=0)) >> (31 - bits)
+        inside = valid & (key >= first) & (key < first + WINDOW)
+        if ptx:
+            add_to_own(memory + 4 * (key - first), inside.to(tl.int32))
+        else:
+            near += tl.histogram(key - first, WINDOW, mask=inside)
+        outside = valid & ~inside
+        tl.atomic_add(table + key, 1, mask=outside & (key > 0), sem="relaxed")
+        zeros += (outside & (key == 0)).to(tl.int32)
+        start += TILE
+    if ptx:
+        near = read_own(memory + 4 * bins)
+    tl.atomic_add(table + first + bins, near, mask=near > 0, sem="relaxed")
+    zero = tl.sum(zeros, 0)
+    tl.atomic_add(table, zero, mask=zero > 0, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["first"])

@@ -22,11 +22,7 @@ MOST_BINS = 1 << 21
 """Bins of the histograms that are made together: 8 MB, the one buffer of a step."""
 
 WARPS, MOST_WARPS = 8, 16
-"""Of a program; the second for `count`, which holds four times as much."""
-
-GATHERS = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8)
-"""Whether a program counts in its own memory. Earlier Triton (torch 2.11, 2.12) compiles such counts to a comparison of every
-element with every bin, 94 ms on an H100 for 200 M parameters: there each element is added to global memory."""
+"""Of a program; the second for `count`, which has little else to do while it waits for memory."""
 
 INTERPRETED = not isinstance(kernels.move, triton.JITFunction)
 """Whether the kernels run on the CPU, by Triton's interpreter (`TRITON_INTERPRET=1`): slow, and for tests."""
@@ -113,7 +109,7 @@ class TritonBatch:
             for wave in self._waves:
                 how = {"shared": False, "kind": kind, "aligned": self._table.aligned(wave.first)}
                 counts = self._counts[: wave.bins].zero_()
-                _launch(kernels.count, MOST_WARPS, wave.counted, rows, counts=counts, gathers=GATHERS, **how)
+                _launch(kernels.count, MOST_WARPS, wave.counted, rows, counts=counts, ptx=not INTERPRETED, **how)
                 kernels.tabulate[(len(wave.offsets),)](rows, wave.first, counts, rule.low, rule.high, num_warps=WARPS)
                 table = counts.view(torch.float32)
                 _launch(kernels.step_by_table, WARPS, wave.moved, rows, table=table, ranked=True, **common, **how)
@@ -141,7 +137,7 @@ def count_into(counts: Tensor, gradients: Sequence[Tensor]) -> None:
         table, fixed, places = _counting(tuple(g.numel() for g in gradients), counts.device)
         rows = table.send([[g.data_ptr() for g in gradients]], fixed)
         found = torch.zeros(1 << MOST_BITS, dtype=torch.int32, device=counts.device)
-        how = {"shared": True, "gathers": GATHERS, "kind": kind, "aligned": table.aligned()}
+        how = {"shared": True, "ptx": not INTERPRETED, "kind": kind, "aligned": table.aligned()}
         _launch(kernels.count, MOST_WARPS, places, rows, counts=found, **how)
         counts.add_(found)
 
@@ -224,7 +220,7 @@ class _Table:
         return torch.zeros(self._rows.shape, dtype=torch.int64, pin_memory=self._rows.is_cuda)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1024)
 def _counting(sizes: tuple[int, ...], device: torch.device) -> tuple[_Table, list[tuple[int, int, int]], Tensor]:
     """What it takes to count tensors of these sizes in one histogram."""
     return _Table(len(sizes), device), [(s, MOST_BITS, 0) for s in sizes], _places(sizes, 0, kernels.COUNTED.value, device)

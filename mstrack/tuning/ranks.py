@@ -179,6 +179,6 @@ def bin_edges(counts: Tensor, scratch: Scratch | None = None) -> Tensor:
     bins, device = counts.numel(), counts.device
     take = (scratch or Scratch()).take
     upto = take("upto", bins + 1, torch.float32, device)
-    upto[0] = 0
+    upto[:1].zero_()  # an assignment would send a number, and wait for it
     upto[1:] = torch.cumsum(counts, 0, out=take("sums", bins, torch.int64, device))
     return torch.add(upto[1:], upto[:-1], out=take("edges", bins, torch.float32, device))
