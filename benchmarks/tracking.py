@@ -137,9 +137,11 @@ def files(models: list[str], device: torch.device, seconds: float) -> None:
     print("### From files to boxes\n")
     print(f"JPEG pairs of 640 x 480, decoded by threads beside the network. LasHeR: {LASHER:,} frames.\n")
 
+    many = 32 if device.type == "cuda" else 4
+
     def rows() -> Iterator[list[str]]:
         for name in models:
-            for precision, batch in [("fp32", 1), *((precision, 4) for precision in precisions(device))]:
+            for precision, batch in [("fp32", 1), *((precision, many) for precision in precisions(device))]:
                 runner = open_backend(load(name), "auto", device, precision)
                 speed = measure_files(runner, batch, seconds)
                 share, hours = f"{speed.fps / speed.network_fps:.2f}", duration(LASHER / speed.fps)

@@ -62,7 +62,7 @@ class EnoughError(Exception):
 
 
 class Turn(NamedTuple):
-    """What some steps cost."""
+    """What a step costs, the mean over some."""
 
     wall: float
     cpu: float
@@ -188,7 +188,7 @@ def work(connection: Connection, name: str, config: Config, threads: int) -> Non
 
 
 class Worker:
-    """A process that trains in one way."""
+    """A process that trains in one way; `ready` before the first turn."""
 
     def __init__(self, name: str, config: Config, chosen: argparse.Namespace) -> None:
         context = multiprocessing.get_context("spawn")
@@ -196,12 +196,15 @@ class Worker:
         self.process = context.Process(target=work, args=(other, name, config, chosen.threads))
         self.process.start()
         other.close()
-        self.take(chosen.warmup)
+        self.connection.send(chosen.warmup)
+
+    def ready(self) -> None:
+        self.connection.recv()
 
     def take(self, steps: int) -> Turn:
         self.connection.send(steps)
         found: Turn = self.connection.recv()
-        return found
+        return Turn(found.wall / steps, found.cpu / steps, found.peak)
 
     def stop(self) -> None:
         self.connection.send(0)
@@ -209,14 +212,23 @@ class Worker:
 
 
 def compare(chosen: argparse.Namespace, folder: Path) -> list[tuple[str, list[Turn], list[Turn]]]:
-    """For each way its turns, and those of the plain loop between them."""
+    """For each way its turns, and those of the plain loop between them; on a GPU all ways start and wait together."""
     cuda = choose_device(chosen.device).type == "cuda"
     names = [name for name in WAYS if (chosen.compile or "compiled" not in name) and (cuda or "graph" not in name)]
-    plain = Worker(PLAIN, make_config(chosen, folder, [f"run.out={folder / 'plain'}"]), chosen)
-    found = []
-    for number, name in enumerate(chosen.only or names):
-        worker = Worker(name, make_config(chosen, folder, [*WAYS[name], f"run.out={folder / str(number)}"]), chosen)
-        turns = [(worker.take(chosen.steps), plain.take(chosen.steps)) for _ in range(chosen.rounds)]
+
+    def start(name: str, settings: list[str]) -> Worker:
+        return Worker(name, make_config(chosen, folder, [*settings, f"run.out={folder / name.replace(' ', '-')}"]), chosen)
+
+    plain, found = start(PLAIN, []), []
+    waiting = {name: start(name, WAYS[name]) for name in chosen.only or names} if cuda else {}
+    plain.ready()
+    for worker in waiting.values():
+        worker.ready()
+    for name in chosen.only or names:
+        worker = waiting.pop(name, None) or start(name, WAYS[name])
+        if not cuda:
+            worker.ready()
+        turns = [(worker.take(chosen.steps), plain.take(chosen.plain_steps)) for _ in range(chosen.rounds)]
         worker.stop()
         found.append((name, [a for a, _ in turns], [b for _, b in turns]))
     plain.stop()
@@ -242,7 +254,8 @@ def main() -> None:
     parser.add_argument("--arguments", type=eval, default={}, help="of the model, for example dict(depth=4)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, help="in a turn: 1 on a CPU, 20 on a GPU")
+    parser.add_argument("--steps", type=int, help="in a turn: 1 on a CPU; 120 on a GPU, more than are read ahead")
+    parser.add_argument("--plain-steps", type=int, help="of the plain loop: 1 on a CPU, 10 on a GPU")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each way")
     parser.add_argument("--warmup", type=int, help="steps before the first turn: 1 on a CPU, 20 on a GPU")
     parser.add_argument("--workers", type=int, help="loading processes: 0 on a CPU, all cores but 2 on a GPU")
@@ -251,7 +264,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(WAYS))
     chosen = parser.parse_args()
     cuda = choose_device(chosen.device).type == "cuda"
-    chosen.steps = chosen.steps or (20 if cuda else 1)
+    chosen.steps = chosen.steps or (120 if cuda else 1)
+    chosen.plain_steps = chosen.plain_steps or (10 if cuda else 1)
     chosen.warmup = chosen.warmup or (20 if cuda else 1)
     chosen.workers = (max(1, chosen.threads - 2) if cuda else 0) if chosen.workers is None else chosen.workers
     with tempfile.TemporaryDirectory() as name:
@@ -265,11 +279,10 @@ def main() -> None:
     heads = ["", "samples/s", "plain / this, time", "plain / this, CPU time", "peak memory, GB", "this / plain, memory"]
     print(f"{chosen.model}, batch {chosen.batch}, {where}, torch {torch.__version__}\n")
     print(f"| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}")
-    samples = chosen.steps * chosen.batch
     everything = [turn for *_, turns in found for turn in turns]
     rows = [(PLAIN, everything, everything), *found]
     for title, turns, beside in rows:
-        rate = samples / statistics.median(turn.wall for turn in turns)
+        rate = chosen.batch / statistics.median(turn.wall for turn in turns)
         ratios = [
             statistics.median(b.wall / a.wall for a, b in zip(turns, beside, strict=True)),
             statistics.median(b.cpu / a.cpu for a, b in zip(turns, beside, strict=True)),
@@ -277,7 +290,7 @@ def main() -> None:
         peak, reference = (max(turn.peak for turn in some) for some in (turns, everything))
         cells = [f"{rate:.3g}", *(f"{ratio:.2f}" for ratio in ratios), f"{peak / 1e9:.2f}", f"{peak / reference:.2f}"]
         print(f"| {title} | {' | '.join(cells)} |")
-    best = max(samples / statistics.median(turn.wall for turn in turns) for _, turns, _ in found)
+    best = max(chosen.batch / statistics.median(turn.wall for turn in turns) for _, turns, _ in found)
     print(
         f"\nA pair of samples' crops costs {cost:.1f} ms of CPU to load here, so {best:.3g} samples/s take"
         f" {best * cost / 1e3:.2f} cores."
