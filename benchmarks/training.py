@@ -53,7 +53,7 @@ WAYS: dict[str, list[str]] = {
     "mst train, bf16, graph": ["train.precision=bf16", "run.graph=true"],
     "mst train, bf16, compiled, graph": ["train.precision=bf16", "run.compile=true", "run.graph=true"],
     "bf16, from memory": ["train.precision=bf16"],
-    "bf16, graph, from memory": ["train.precision=bf16", "run.graph=true"],
+    "bf16, compiled, graph, from memory": ["train.precision=bf16", "run.compile=true", "run.graph=true"],
 }
 
 
@@ -198,8 +198,13 @@ class Worker:
         other.close()
         self.connection.send(chosen.warmup)
 
-    def ready(self) -> None:
-        self.connection.recv()
+    def ready(self) -> bool:
+        """Wait until it is; whether it lives."""
+        try:
+            self.connection.recv()
+        except EOFError:
+            return False
+        return True
 
     def take(self, steps: int) -> Turn:
         self.connection.send(steps)
@@ -222,12 +227,12 @@ def compare(chosen: argparse.Namespace, folder: Path) -> list[tuple[str, list[Tu
     plain, found = start(PLAIN, []), []
     waiting = {name: start(name, WAYS[name]) for name in chosen.only or names} if cuda else {}
     plain.ready()
-    for worker in waiting.values():
-        worker.ready()
+    living = {name: worker.ready() for name, worker in waiting.items()}  # all, before the first turn
     for name in chosen.only or names:
         worker = waiting.pop(name, None) or start(name, WAYS[name])
-        if not cuda:
-            worker.ready()
+        if not living.get(name, cuda or worker.ready()):
+            print(f"{name}: it ended before its first turn.")
+            continue
         turns = [(worker.take(chosen.steps), plain.take(chosen.plain_steps)) for _ in range(chosen.rounds)]
         worker.stop()
         found.append((name, [a for a, _ in turns], [b for _, b in turns]))
