@@ -143,8 +143,7 @@ class RunConfig(Section):
         False, description="compile the blocks for the device: minutes at the start, then faster on a GPU; rounds differently"
     )
     graph: bool = Field(
-        False,
-        description="record the forward and backward pass as a CUDA graph: for a GPU that waits for its host; one process",
+        False, description="record the forward and backward pass as a CUDA graph: faster on a GPU; no change elsewhere"
     )
     timeout: float = Field(10.0, gt=0, description="minutes that a process waits for the others before it gives up")
 

@@ -4,6 +4,7 @@ import datetime
 import os
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ from mstrack.errors import UserError
 
 POLL = 0.02
 """Seconds between two looks of the first rank at who has come."""
+MESSAGE = 1 << 27
+"""Bytes that are sent together."""
 
 
 class Place(NamedTuple):
@@ -131,6 +134,37 @@ def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
         return values
     dist.all_reduce(values)
     return values / dist.get_world_size()
+
+
+def copy_from_first(tensors: Iterable[torch.Tensor]) -> None:
+    """Give tensors the values that they have on the first rank."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
+def average_over_ranks(tensors: Iterable[torch.Tensor]) -> None:
+    """Replace tensors by their mean over the ranks, in place, in messages of up to `MESSAGE` bytes."""
+    if not dist.is_initialized():
+        return
+    world = dist.get_world_size()
+    for some in _messages(tensors):
+        flat = torch.cat([tensor.flatten() for tensor in some]).div_(world)
+        dist.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in some])
+        torch._foreach_copy_(some, [part.view_as(tensor) for part, tensor in zip(parts, some, strict=True)])
+
+
+def _messages(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Neighbours of one type, together at most `MESSAGE` bytes, but at least one."""
+    some: list[torch.Tensor] = []
+    for tensor in tensors:
+        if some and (tensor.dtype != some[0].dtype or sum(t.nbytes for t in some) + tensor.nbytes > MESSAGE):
+            yield some
+            some = []
+        some.append(tensor)
+    if some:
+        yield some
 
 
 def values_of_ranks(value: int, device: torch.device) -> list[int]:

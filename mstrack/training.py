@@ -96,7 +96,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
     _check_choices(optimizer, config)
     pairs = pair_dataset(config, network, footage, settings.seed, training=True)
     share = _share(config, place)
-    model = _join_ranks(network, place)
+    model = _join_ranks(network, config, place)
 
     # ---- where the run stands
     steps_per_epoch = settings.samples // settings.batch
@@ -237,6 +237,8 @@ def take_step(
         last = part == settings.accumulate - 1
         terms = _backward(model, batch, config, place, sync=last) if recorded is None else recorded(batch)
         watch.add(terms, batch.names)
+    if recorded is not None:
+        _average_gradients(model)
     optimizer.change_gradients()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     bad = distributed.any_rank(~torch.isfinite(norm) | ~watch.finite())
@@ -245,12 +247,12 @@ def take_step(
     watch.mark(bad)
 
 
-def _join_ranks(network: Network, place: Place) -> nn.Module:
-    """The network so wrapped that all processes get the mean of their gradients; with one process itself.
+def _join_ranks(network: Network, config: Config, place: Place) -> nn.Module:
+    """The network so wrapped that all processes get the mean of their gradients; with one process, or recorded, itself.
 
     Batch norms that learn have the statistics of the first process everywhere, at each step; others never change.
     """
-    if place.world == 1:
+    if place.world == 1 or config.run.graph:
         return network
     known = signature(DistributedDataParallel).parameters
     synchronise = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
@@ -265,25 +267,27 @@ def _uncompiled(config: Config) -> AbstractContextManager[Any]:
 
 def _backward(model: nn.Module, batch: Batch, config: Config, place: Place, sync: bool) -> dict[str, torch.Tensor]:
     """Gradients of one part of the batch; the loss terms, detached."""
-    if place.world > 1:
-        model.require_backward_grad_sync = sync  # type: ignore[assignment]
+    if isinstance(model, DistributedDataParallel):
+        model.require_backward_grad_sync = sync
     terms = batch_losses(model, batch, config, place.device)
     (terms["total"] / config.train.accumulate).backward()
     return {name: value.detach() for name, value in terms.items()}
 
 
-def record_passes(model: nn.Module, config: Config, place: Place) -> RecordedPass | None:
-    """What computes gradients where `run.graph` says so.
-
-    Raises:
-        UserError: There are several processes.
-    """
+def record_passes(network: nn.Module, config: Config, place: Place) -> RecordedPass | None:
+    """What computes gradients where `run.graph` says so; all processes then start from the weights of the first."""
     if not config.run.graph:
         return None
-    if place.world > 1:
-        raise UserError(f"run.graph = true records the pass of one process, and these are {place.world}: leave it out.")
-    backward = partial(_backward, model, config=config, place=place, sync=True)
-    return RecordedPass(backward, model.parameters(), place.device)
+    distributed.copy_from_first(network.state_dict().values())
+    backward = partial(_backward, network, config=config, place=place, sync=False)
+    return RecordedPass(backward, network.parameters(), place.device)
+
+
+def _average_gradients(network: nn.Module) -> None:
+    """What the wrapper for several processes does, for passes that were recorded without it."""
+    distributed.average_over_ranks(p.grad for p in network.parameters() if p.grad is not None)
+    changing = (module for module in batch_norms(network) if learns(module))
+    distributed.copy_from_first(buffer for module in changing for buffer in module.buffers())
 
 
 # ---------------------------------------------------------------- what is evaluated

@@ -33,12 +33,13 @@ RECIPE = {
 }
 
 
-def write_recipe(folder: Path) -> Path:
-    """The recipe of a run in this folder, as a file."""
+def write_recipe(folder: Path, **run: object) -> Path:
+    """The recipe of a run in this folder, as a file, with more settings of the section `run`."""
     source = {"name": "moving_squares:load", "root": str(folder.parent / "squares")}
     sources = {split: [{**source, "split": split}] for split in ("train", "val")}
     tuning = {**RECIPE["tuning"], "arguments": {"folder": str(folder / "witness")}}
-    tree = {**RECIPE, "data": {**RECIPE["data"], **sources}, "tuning": tuning, "run": {**RECIPE["run"], "out": str(folder)}}
+    tree = {**RECIPE, "data": {**RECIPE["data"], **sources}, "tuning": tuning, "run": {**RECIPE["run"], **run}}
+    tree["run"]["out"] = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.json"
     path.write_text(json.dumps(tree))
@@ -85,13 +86,15 @@ def test_every_start_gets_a_name_of_its_own_whatever_an_earlier_one_left() -> No
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same recipe by one, two and four processes, in folders of these names."""
+    """The same recipe by one, two and four processes, in folders of these names; by two also with recorded passes."""
     folder = tmp_path_factory.mktemp("runs")
     sys.path.insert(0, str(TESTS))
     train(write_recipe(folder / "1"))
     for world in (2, 4):
         code, errors = torchrun(world, write_recipe(folder / str(world)))
         assert code == 0, errors[-2000:]
+    code, errors = torchrun(2, write_recipe(folder / "2-recorded", graph=True))
+    assert code == 0, errors[-2000:]
     return folder
 
 
@@ -102,30 +105,30 @@ def states(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {name: optimizer["state"][index] for index, name in enumerate(names)}
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_several_processes_train_as_one(runs: Path, world: int) -> None:
-    alone, together = (load_file(runs / name / "model.safetensors") for name in ("1", str(world)))
+@pytest.mark.parametrize("name", ["2", "2-recorded", "4"])
+def test_several_processes_train_as_one(runs: Path, name: str) -> None:
+    alone, together = (load_file(runs / run / "model.safetensors") for run in ("1", name))
     config = load_config(runs / "1" / "recipe.json")
     torch.manual_seed(config.train.seed)
     start = build_model(config).state_dict()
-    assert max(float((alone[name] - start[name]).abs().max()) for name in alone) > 1e-4
-    for name, value in alone.items():
-        assert (value - together[name]).abs().max() <= 1e-6, name
-    mine, theirs = states(runs / "1"), states(runs / str(world))
-    for name, state in mine.items():
+    assert max(float((alone[weight] - start[weight]).abs().max()) for weight in alone) > 1e-4
+    for weight, value in alone.items():
+        assert (value - together[weight]).abs().max() <= 1e-6, weight
+    mine, theirs = states(runs / "1"), states(runs / name)
+    for weight, state in mine.items():
         for key, value in state.items():
             scale = float(value.abs().max()) + 1e-12
-            assert (value - theirs[name][key]).abs().max() <= 1e-3 * scale, (name, key)
+            assert (value - theirs[weight][key]).abs().max() <= 1e-3 * scale, (weight, key)
     names = {f"{part}/{key}": key for part, key in (("train", "total"), ("train", "iou"), ("val", "loss"), ("val", "SR"))}
-    expected, found = (read_curves(runs / name, names) for name in ("1", str(world)))
+    expected, found = (read_curves(runs / run, names) for run in ("1", name))
     assert [step for step, _ in expected["total"]] == [5, 10, 15, 20]
     for key, points in expected.items():
         assert np.allclose(found[key], points, rtol=1e-4), key
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_weights_and_tuning_state_are_the_same_bits_on_every_rank(runs: Path, world: int) -> None:
-    first, *others = (read_witness(runs / str(world), rank) for rank in range(world))
+@pytest.mark.parametrize("name", ["2", "2-recorded", "4"])
+def test_weights_and_tuning_state_are_the_same_bits_on_every_rank(runs: Path, name: str) -> None:
+    first, *others = (read_witness(runs / name, rank) for rank in range(int(name.split("-")[0])))
     assert [step for _, step, _ in first] == list(range(1, STEPS + 1))
     assert len({digest for *_, digest in first}) == STEPS
     assert all(other == first for other in others)

@@ -416,12 +416,6 @@ def test_recorded_passes_train_the_same(tmp_path: Path, accumulate: int, device:
     assert any(not torch.equal(ours[name].cpu(), weight) for name, weight in started.named_parameters())
 
 
-def test_recorded_passes_are_for_one_process(tmp_path: Path) -> None:
-    config = load_config(recipe(tmp_path), ["run.graph=true"])
-    with pytest.raises(UserError, match=r"run\.graph = true records the pass of one process, and these are 2"):
-        record_passes(build_model(config), config, Place(0, 2, torch.device("cpu")))
-
-
 def test_no_derivative_fetches_a_number(tmp_path: Path) -> None:
     """As above, for what waits only where there are numbers: the derivative of `prod` counts zeros in them."""
     config = load_config(recipe(tmp_path))

@@ -18,8 +18,8 @@ from mstrack.tuning.rules import Rule
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 """Types of gradients; others are converted."""
 
-MOST_BINS = 1 << 21
-"""Bins of the histograms that are made together: 8 MB, the one buffer of a step."""
+MOST_BINS = 1 << 23
+"""Bins of the histograms that are made together: at most 32 MB, the one buffer of a step."""
 
 WARPS, MOST_WARPS = 8, 16
 """Of a program; the second for `count`, which has little else to do while it waits for memory."""
