@@ -36,6 +36,8 @@ from mstrack.tracker import TrackerBatch
 
 TINY = "mst-tiny-thermal"
 GOLDEN_FRAMES = 10
+SHIPPED = 60
+"""Sequences of the embedded test set, of each modality."""
 SAME = 0.01
 """Pixels within which two boxes are the same."""
 
@@ -159,7 +161,9 @@ def exact(device: torch.device, backends: list[str], golden: Path, count: int) -
         f" sequences; and the first {GOLDEN_FRAMES} boxes of the golden run of ostrack-b256, each from the last box of the fp32"
         " run, and each from its own: random weights turn the least difference of a crop into another box.\n"
     )
-    kinds = {kind: load_sequences("synthetic", "test", modality=kind)[:count] for kind in ("thermal", "depth", "event")}
+    more = {"sequences": count} if count > SHIPPED else {}
+    names = ("thermal", "depth", "event")
+    kinds = {kind: load_sequences("synthetic", "test", modality=kind, arguments=more)[:count] for kind in names}
     networks = {kind: checkpoint.load(f"mst-tiny-{kind}") for kind in kinds}
     wide = golden_run(golden) if (golden / "recipe.py").is_file() else None
 
@@ -248,7 +252,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60, help="steps of each backend for mst-tiny; a sixth for larger ones")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement in lock step and of files")
     parser.add_argument("--frames", type=int, default=40, help="of each sequence whose boxes are compared")
-    parser.add_argument("--sequences", type=int, default=60, help="of the embedded test set")
+    parser.add_argument("--sequences", type=int, default=SHIPPED, help="of the embedded test set, or more made as these are")
     parser.add_argument("--golden", type=Path, default=Path(__file__).parents[2] / "shared" / "golden")
     chosen = parser.parse_args()
     device = torch.device(chosen.device)

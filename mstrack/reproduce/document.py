@@ -53,8 +53,8 @@ them. The numbers show that every row runs, and how the rows stand to each other
 - Lists on the paper's data: {lists}.
 - Every table that compares ways of tuning has the control row: fine-tuning at MST's learning rate x 0.175, the mean of 1 - m.
 - Hardware: the benchmark needs one CPU core and 1 GB for each run at a time; the time is one run on one core (Xeon with AMX).
-  The paper's data need a GPU of 24 GB; the time is the training's operations at {speed:.0f} TFLOP/s (published: 8 NVIDIA 3090 Ti;
-  one H100 reaches 83 in bf16, 160 with `run.graph=true`, 200 with `run.compile=true` too). `mst reproduce` measures both on
+  The paper's data need a GPU of 24 GB; the time is the training's operations at {speed:.0f} TFLOP/s (published: 8 NVIDIA 3090
+  Ti; one H100 reaches 83 in bf16, 160 with `run.graph=true`, 200 with `run.compile=true` too). `mst reproduce` measures both on
   the machine it runs on, before it starts.
 - Systems that are not ours have no command here: their own code through `mst eval --tracker`, or their raw results through
   `mst score`; see [trackers.md](trackers.md). Where published weights lie: [weights.md](weights.md).
