@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mstrack.data.sampling import Batch
+from mstrack.errors import UserError
 
 WARM_UP = 3
 """Passes that are computed as they come before one is recorded: libraries choose their kernels, a compiler compiles."""
@@ -23,6 +24,9 @@ class RecordedPass:
             wait for the device.
         parameters: They get gradients, which are added to those they have.
         device: Where they are.
+
+    Raises:
+        UserError: When it is called: the pass cannot be recorded, because it waits for the device.
     """
 
     def __init__(
@@ -84,8 +88,14 @@ class RecordedPass:
         for parameter in self._parameters:
             parameter.grad = None
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):  # others pin memory meanwhile
-            self._terms = self._backward(batch)
+        try:
+            with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):  # others pin memory meanwhile
+                self._terms = self._backward(batch)
+        except RuntimeError as error:
+            said = str(error).partition("\n")[0]
+            raise UserError(
+                f"the pass of this network cannot be recorded ({said}). run.graph=false computes it as it is."
+            ) from error
         self._gradients = [parameter.grad for parameter in self._parameters]
 
 

@@ -101,9 +101,10 @@ def advance(rows, tensors, factors, skip, lr, decay, beta1, rest1, beta2, rest2,
 
 @triton.jit
 def own_memory(anything):
-    """Address of `WINDOW` numbers in the memory of a multiprocessor, which Triton before 3.8 has no good use for.
+    """Address of `WINDOW` numbers in the memory of a multiprocessor.
 
-    There `tl.histogram` compares every element with every bin: 94 ms on an H100 for 200 M elements, and 0.6 this way.
+    `tl.histogram` of Triton before 3.8 (torch 2.11, 2.12) compares every element with every bin: 94 ms on an H100 for 200 M
+    elements, where these instructions take less than 0.5.
     """
     declare: tl.constexpr = ".shared .align 16 .b8 counted[16384]; mov.u32 $0, counted;"
     return tl.inline_asm_elementwise(declare, "=r,r", [anything], tl.int32, False, 1)
