@@ -24,6 +24,7 @@ LAYERS = {
         "tracker",
         "lockstep",
         "distributed",
+        "recorded",
         "charts",
         "pictures",
         "comparison",
