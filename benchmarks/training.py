@@ -217,7 +217,7 @@ class Worker:
 
 
 def compare(chosen: argparse.Namespace, folder: Path) -> list[tuple[str, list[Turn], list[Turn]]]:
-    """For each way its turns, and those of the plain loop between them; on a GPU all ways start and wait together."""
+    """For each way its turns, and those of the plain loop between them."""
     cuda = choose_device(chosen.device).type == "cuda"
     names = [name for name in WAYS if (chosen.compile or "compiled" not in name) and (cuda or "graph" not in name)]
 
@@ -225,12 +225,13 @@ def compare(chosen: argparse.Namespace, folder: Path) -> list[tuple[str, list[Tu
         return Worker(name, make_config(chosen, folder, [*settings, f"run.out={folder / name.replace(' ', '-')}"]), chosen)
 
     plain, found = start(PLAIN, []), []
-    waiting = {name: start(name, WAYS[name]) for name in chosen.only or names} if cuda else {}
-    plain.ready()
+    waiting = {name: start(name, WAYS[name]) for name in chosen.only or names} if chosen.together else {}
+    if not plain.ready():
+        raise SystemExit("The plain loop ended before its first turn.")
     living = {name: worker.ready() for name, worker in waiting.items()}  # all, before the first turn
     for name in chosen.only or names:
         worker = waiting.pop(name, None) or start(name, WAYS[name])
-        if not living.get(name, cuda or worker.ready()):
+        if not (living[name] if name in living else worker.ready()):
             print(f"{name}: it ended before its first turn.")
             continue
         turns = [(worker.take(chosen.steps), plain.take(chosen.plain_steps)) for _ in range(chosen.rounds)]
@@ -266,6 +267,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="loading processes: 0 on a CPU, all cores but 2 on a GPU")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--compile", action="store_true", help="also with run.compile=true")
+    parser.add_argument("--together", action="store_true", help="start all ways at once: less waiting, memory for all")
     parser.add_argument("--only", nargs="*", choices=list(WAYS))
     chosen = parser.parse_args()
     cuda = choose_device(chosen.device).type == "cuda"

@@ -1,6 +1,7 @@
 """`torch.distributed` as torchrun starts it; one process without it."""
 
 import datetime
+import itertools
 import os
 import time
 import uuid
@@ -139,32 +140,37 @@ def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
 def copy_from_first(tensors: Iterable[torch.Tensor]) -> None:
     """Give tensors the values that they have on the first rank."""
     if dist.is_initialized():
-        for tensor in tensors:
-            dist.broadcast(tensor, 0)
+        for some, flat in _messages(tensors):
+            dist.broadcast(flat, 0)
+            _unpack(flat, some)
 
 
 def average_over_ranks(tensors: Iterable[torch.Tensor]) -> None:
-    """Replace tensors by their mean over the ranks, in place, in messages of up to `MESSAGE` bytes."""
-    if not dist.is_initialized():
-        return
-    world = dist.get_world_size()
-    for some in _messages(tensors):
-        flat = torch.cat([tensor.flatten() for tensor in some]).div_(world)
-        dist.all_reduce(flat)
-        parts = flat.split([tensor.numel() for tensor in some])
-        torch._foreach_copy_(some, [part.view_as(tensor) for part, tensor in zip(parts, some, strict=True)])
+    """Replace tensors by their mean over the ranks, in place."""
+    if dist.is_initialized():
+        for some, flat in _messages(tensors):
+            dist.all_reduce(flat.div_(dist.get_world_size()))
+            _unpack(flat, some)
 
 
-def _messages(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Neighbours of one type, together at most `MESSAGE` bytes, but at least one."""
-    some: list[torch.Tensor] = []
+def _messages(tensors: Iterable[torch.Tensor]) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+    """Tensors of one type, and all their numbers in one: up to `MESSAGE` bytes, but at least one tensor."""
+    rows: dict[torch.dtype, list[torch.Tensor]] = {}
     for tensor in tensors:
-        if some and (tensor.dtype != some[0].dtype or sum(t.nbytes for t in some) + tensor.nbytes > MESSAGE):
-            yield some
-            some = []
-        some.append(tensor)
-    if some:
-        yield some
+        rows.setdefault(tensor.dtype, []).append(tensor)
+    for row in rows.values():
+        while row:
+            sizes = itertools.accumulate(tensor.nbytes for tensor in row)
+            count = max(1, sum(size <= MESSAGE for size in sizes))
+            some, row[:] = row[:count], row[count:]
+            yield some, torch.cat([tensor.detach().flatten() for tensor in some])
+
+
+@torch.no_grad()
+def _unpack(flat: torch.Tensor, some: list[torch.Tensor]) -> None:
+    """The numbers of a message back to its tensors."""
+    parts = flat.split([tensor.numel() for tensor in some])
+    torch._foreach_copy_(some, [part.view_as(tensor) for part, tensor in zip(parts, some, strict=True)])
 
 
 def values_of_ranks(value: int, device: torch.device) -> list[int]:

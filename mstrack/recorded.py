@@ -57,8 +57,8 @@ class RecordedPass:
             (new, old.clone()) for new, old in zip(self._gradients, before, strict=True) if new is not None and old is not None
         ]
         self._graph.replay()
-        for new, old in pairs:
-            new.add_(old)
+        if pairs:
+            torch._foreach_add_([new for new, _ in pairs], [old for _, old in pairs])
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return {name: term.clone() for name, term in self._terms.items()}
@@ -91,12 +91,19 @@ class RecordedPass:
         try:
             with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):  # others pin memory meanwhile
                 self._terms = self._backward(batch)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            said = str(error).partition("\n")[0]
-            raise UserError(
-                f"the pass of this network cannot be recorded ({said}). run.graph=false computes it as it is."
-            ) from error
+            said = str(_first(error)).partition("\n")[0]
+            raise UserError(f"a pass of this network cannot be recorded ({said}). Leave out run.graph=true.") from error
         self._gradients = [parameter.grad for parameter in self._parameters]
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first; the end of a recording adds an error of its own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:

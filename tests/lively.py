@@ -12,7 +12,10 @@ BOX = (40.0, 30.0, 24.0, 18.0)
 
 
 def lively(name: str, **kwargs: object) -> Network:
-    """A fresh network whose boxes move: the towers' last layers are scaled up, sizes stay about a quarter of the crop."""
+    """A fresh network whose boxes move: the towers' last layers are scaled up, sizes stay about a quarter of the crop.
+
+    Scores stay below their bound, where cells would tie.
+    """
     torch.manual_seed(3)
     model = create_model(name, **kwargs)
     with torch.no_grad():

@@ -30,11 +30,12 @@ from mstrack.assembly import (
     set_mode,
 )
 from mstrack.config import Config, load_config
-from mstrack.data.sampling import load_batches
+from mstrack.data.sampling import Batch, load_batches
 from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import TrainingError, Watch, read_curves
 from mstrack.models.blocks import normalise
+from mstrack.recorded import RecordedPass
 from mstrack.training import rate, record_passes, take_step, train
 from mstrack.validation import validate
 
@@ -389,31 +390,57 @@ def test_a_step_waits_for_nothing(tmp_path: Path, tuning: str) -> None:
         watch.read()
 
 
+RECORDED = {
+    "plain": [],
+    "in parts": ["train.accumulate=2"],
+    "with a head that trains": ["tuning.parameters={'*': 1}"],
+    "computed twice, in bf16": ["train.precision=bf16", "run.checkpointing=true"],
+}
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_recorded_passes_train_the_same(tmp_path: Path, accumulate: int, device: str) -> None:
+@pytest.mark.parametrize("settings", RECORDED.values(), ids=RECORDED.keys())
+def test_recorded_passes_train_the_same(tmp_path: Path, settings: list[str], device: str) -> None:
     ends = []
     for graph in (False, True):
-        settings = [f"run.graph={graph}", f"train.accumulate={accumulate}", "model.arguments.drop_path=0.3", "train.lr=1e-3"]
-        config = load_config(recipe(tmp_path), settings)
+        more = [f"run.graph={graph}", "model.arguments.drop_path=0.3", "train.lr=1e-3"]
+        config = load_config(recipe(tmp_path), [*settings, *more])
         torch.manual_seed(0)
         network = build_model(config).to(device)
         optimizer = build_optimizer(network, config)
+        prepare_blocks(network, config)
         set_mode(network)
         pairs = pair_dataset(config, network, read_sources(config.data.train, config), 0, training=True)
-        parts = iter(load_batches(pairs, 0, [[i, i + 1] for i in range(0, 16 * accumulate, 2)], workers=0))
+        parts = iter(load_batches(pairs, 0, [[i, i + 1] for i in range(0, 32, 2)], workers=0))
         watch, place = Watch(torch.device(device)), Place(0, 1, torch.device(device))
         recorded = record_passes(network, config, place)
         for step in range(8):
             take_step(network, optimizer, parts, watch, config, place, step, recorded)
-        ends.append((watch.read(), {name: p.detach().clone() for name, p in network.named_parameters()}))
+        ends.append((watch.read(), network.state_dict()))
     (terms, plain), (others, ours) = ends
     assert terms == pytest.approx(others, rel=1e-4)
     close = {"rtol": 0, "atol": 0} if device == "cpu" else {"rtol": 1e-3, "atol": 1e-4}
     for name, weight in plain.items():
         torch.testing.assert_close(ours[name], weight, **close, msg=lambda text, n=name: f"{n}: {text}")
-    started = build_model(load_config(recipe(tmp_path)))
-    assert any(not torch.equal(ours[name].cpu(), weight) for name, weight in started.named_parameters())
+    torch.manual_seed(0)
+    started = build_model(config).state_dict()
+    assert max(float((ours[name].cpu() - weight).abs().max()) for name, weight in started.items()) > 1e-4
+
+
+@needs_gpu
+def test_a_pass_that_waits_cannot_be_recorded() -> None:
+    weight = torch.nn.Parameter(torch.ones(3, device="cuda"))
+    batch = Batch(*(torch.zeros(1, pin_memory=True) for _ in range(5)), names=("one",))
+
+    def backward(batch: Batch) -> dict[str, torch.Tensor]:
+        total = weight.sum() * batch.boxes.sum().item()
+        total.backward()
+        return {"total": total.detach()}
+
+    recorded = RecordedPass(backward, [weight], torch.device("cuda"))
+    with pytest.raises(UserError, match=r"cannot be recorded \(.*captur.*run\.graph=true"):
+        for _ in range(5):
+            recorded(batch)
 
 
 def test_no_derivative_fetches_a_number(tmp_path: Path) -> None:

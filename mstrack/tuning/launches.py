@@ -27,6 +27,9 @@ WARPS, MOST_WARPS = 8, 16
 INTERPRETED = not isinstance(kernels.move, triton.JITFunction)
 """Whether the kernels run on the CPU, by Triton's interpreter (`TRITON_INTERPRET=1`): slow, and for tests."""
 
+PTX = not INTERPRETED and torch.version.hip is None
+"""Whether kernels may hold instructions of NVIDIA's."""
+
 
 def runs_on(parameter: Tensor) -> bool:
     """Whether the kernels can move a parameter."""
@@ -109,7 +112,7 @@ class TritonBatch:
             for wave in self._waves:
                 how = {"shared": False, "kind": kind, "aligned": self._table.aligned(wave.first)}
                 counts = self._counts[: wave.bins].zero_()
-                _launch(kernels.count, MOST_WARPS, wave.counted, rows, counts=counts, ptx=not INTERPRETED, **how)
+                _launch(kernels.count, MOST_WARPS, wave.counted, rows, counts=counts, ptx=PTX, **how)
                 kernels.tabulate[(len(wave.offsets),)](rows, wave.first, counts, rule.low, rule.high, num_warps=WARPS)
                 table = counts.view(torch.float32)
                 _launch(kernels.step_by_table, WARPS, wave.moved, rows, table=table, ranked=True, **common, **how)
@@ -137,7 +140,7 @@ def count_into(counts: Tensor, gradients: Sequence[Tensor]) -> None:
         table, fixed, places = _counting(tuple(g.numel() for g in gradients), counts.device)
         rows = table.send([[g.data_ptr() for g in gradients]], fixed)
         found = torch.zeros(1 << MOST_BITS, dtype=torch.int32, device=counts.device)
-        how = {"shared": True, "ptx": not INTERPRETED, "kind": kind, "aligned": table.aligned()}
+        how = {"shared": True, "ptx": PTX, "kind": kind, "aligned": table.aligned()}
         _launch(kernels.count, MOST_WARPS, places, rows, counts=found, **how)
         counts.add_(found)
 
