@@ -40,6 +40,7 @@ from mstrack.data.sampling import Batch, PairDataset, batches_of, load_keys
 from mstrack.data.sequence import Sequence
 from mstrack.distributed import Place, choose_device
 from mstrack.journal import Watch
+from mstrack.models.network import Network
 from mstrack.plain import plain_network
 from mstrack.training import record_passes, take_step, train
 
@@ -102,23 +103,50 @@ def read_batches(config: Config, network: Any, cuda: bool) -> Iterator[Batch]:
     return load_keys(make_pairs(config, network), keys, config.run.workers, pin=cuda)
 
 
-def train_plainly(config: Config, step_taken: Callable[[], None]) -> None:
-    """The loop that ours is measured against."""
-    device = choose_device(config.run.device)
-    network = build_model(config).to(device)
-    build_optimizer(network, config)  # freezes what is frozen
-    model: Any = plain_network(network)
-    del network
+def prepare_plain_step(network: nn.Module, config: Config, device: torch.device) -> Callable[[Batch], None]:
+    """A step of the loop that ours is measured against."""
+    build_optimizer(cast("Network", network), config)  # freezes what is frozen
+    model = plain_network(cast("Network", network))
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.train.lr, weight_decay=config.train.weight_decay)
     set_mode(model)
-    for batch in read_batches(config, model, device.type == "cuda"):
+
+    def step(batch: Batch) -> None:
         loss = batch_losses(model, batch, config, device)["total"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, config.train.clip)
         loss.item()
         optimizer.step()
         optimizer.zero_grad()
+
+    return step
+
+
+def prepare_memory_step(network: nn.Module, config: Config, device: torch.device) -> Callable[[Batch], None]:
+    """A step of `mst train`."""
+    optimizer = build_optimizer(cast("Network", network), config)
+    prepare_blocks(cast("Network", network), config)
+    set_mode(cast("Network", network))
+    watch, place, steps = Watch(device), Place(0, 1, device), itertools.count()
+    recorded = record_passes(network, config, place)
+
+    def step(batch: Batch) -> None:
+        number = next(steps)
+        take_step(network, optimizer, iter([batch]), watch, config, place, number, recorded)
+        if (number + 1) % config.run.log_every == 0:
+            watch.read()
+
+    return step
+
+
+def train_plainly(config: Config, step_taken: Callable[[], None]) -> None:
+    """Batches from files, by the plain loop."""
+    device = choose_device(config.run.device)
+    network = build_model(config).to(device)
+    batches, step = read_batches(config, network, device.type == "cuda"), prepare_plain_step(network, config, device)
+    del network  # the plain one has weights of its own
+    for batch in batches:
+        step(batch)
         step_taken()
 
 
@@ -126,16 +154,9 @@ def train_from_memory(config: Config, step_taken: Callable[[], None]) -> None:
     """The steps of `mst train`, on one batch."""
     device = choose_device(config.run.device)
     network = build_model(config).to(device)
-    optimizer = build_optimizer(network, config)
-    prepare_blocks(network, config)
-    set_mode(network)
-    batch = next(read_batches(config, network, device.type == "cuda"))
-    watch, place = Watch(device), Place(0, 1, device)
-    recorded = record_passes(cast("nn.Module", network), config, place)
-    for step in itertools.count():
-        take_step(cast("nn.Module", network), optimizer, iter([batch]), watch, config, place, step, recorded)
-        if (step + 1) % config.run.log_every == 0:
-            watch.read()
+    step, batch = prepare_memory_step(network, config, device), next(read_batches(config, network, device.type == "cuda"))
+    while True:
+        step(batch)
         step_taken()
 
 
