@@ -1,9 +1,11 @@
 """Whole sequences, several in lock step: where one ends the next one takes its place, and frames are read ahead by threads."""
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as List
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from mstrack.tracker import Clock, TrackerBatch
 
 READERS = max(4, usable_cores())
 """Threads that read frames while the network works."""
+AHEAD = 4
+"""Frames of a sequence that are read at the same time, where there are readers for so many."""
 
 
 def follow(
@@ -31,7 +35,8 @@ def follow(
     """Track whole sequences from their first box, `batch` of them in lock step, and yield each when it ends.
 
     Of a list the longest come first; of anything else they are taken as they come, when there is room. Where one ends, the next
-    one takes its place. The next frames are read while the network works on these. `clock` is added to. The other arguments are
+    one takes its place. The next frames are read while the network works on these, with few sequences several of each: a fast
+    network needs less time for a frame than it takes to decode one. `clock` is added to. The other arguments are
     those of `TrackerBatch`.
 
     Raises:
@@ -39,9 +44,10 @@ def follow(
     """
     tracker = TrackerBatch(model, precision=precision, missing=missing, backend=backend)
     tracker.clock = clock or tracker.clock
+    ahead = max(1, min(AHEAD, READERS // batch))
     waiting = iter(sorted(sequences, key=len)[::-1] if isinstance(sequences, List) else sequences)
     with ThreadPoolExecutor(READERS) as readers:
-        runs = {place: _Run(sequence, readers) for place, sequence in enumerate(itertools.islice(waiting, batch))}
+        runs = {place: _Run(sequence, readers, ahead) for place, sequence in enumerate(itertools.islice(waiting, batch))}
         tracker.make_room(len(runs))
         while runs:
             _advance(tracker, runs)
@@ -51,25 +57,32 @@ def follow(
                 yield run.sequence, run.track._replace(lacking=tuple(tracker.lacking[place]))
                 after = next(waiting, None)
                 if after is not None:
-                    runs[place] = _Run(after, readers)
+                    runs[place] = _Run(after, readers, ahead)
                 else:
                     del runs[place]
 
 
 class _Run:
-    """A sequence under way: `step` frames of it are done, and the next one is being read."""
+    """A sequence under way: `step` frames of it are done, and the next `ahead` are being read; of a video, one at a time."""
 
-    def __init__(self, sequence: Sequence, readers: ThreadPoolExecutor) -> None:
+    def __init__(self, sequence: Sequence, readers: ThreadPoolExecutor, ahead: int) -> None:
         self.sequence, self.step, self._readers = sequence, 0, readers
         self.track = Track(np.empty((len(sequence), 4)), np.ones(len(sequence)))
-        self._coming = readers.submit(sequence.frame, 0)
+        self._coming: deque[Future[Frame]] = deque()
+        self._asked = 0
+        for _ in range(ahead if isinstance(sequence.rgb[0], Path) else 1):
+            self._ask()
+
+    def _ask(self) -> None:
+        if self._asked < len(self.sequence):
+            self._coming.append(self._readers.submit(self.sequence.frame, self._asked))
+            self._asked += 1
 
     def take(self) -> Frame:
         """The next frame."""
-        frame = self._coming.result()
+        frame = self._coming.popleft().result()
         self.step += 1
-        if self.step < len(self.sequence):
-            self._coming = self._readers.submit(self.sequence.frame, self.step)
+        self._ask()
         return frame
 
     def keep(self, box: NDArray[np.float64], score: float) -> None:

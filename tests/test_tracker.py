@@ -1,6 +1,8 @@
 """The online protocol on tiny networks with random weights; the published run is in test_golden.py."""
 
+import dataclasses
 import math
+import threading
 from pathlib import Path
 
 import cv2
@@ -101,6 +103,24 @@ def test_follow_walks_along_whole_sequences(tmp_path: Path) -> None:
         np.testing.assert_allclose(track.confidence, [1, *scores], atol=1e-5)
     assert sorted(ended) == [s.name for s in sequences]
     assert ended.index("clip3") < ended.index("clip1"), "a sequence is given out when it ends, not with its group"
+
+
+def test_few_sequences_are_read_several_frames_ahead(tmp_path: Path) -> None:
+    meeting = threading.Barrier(3)
+
+    class Meeting(Sequence):
+        """Three of its frames come only when they are read at the same time."""
+
+        def frame(self, index: int) -> Frame:
+            if 1 <= index <= 3:
+                meeting.wait(timeout=60)
+            return super().frame(index)
+
+    written = write_sequence(tmp_path / "clip", clip_of(0, 7))
+    sequence = Meeting(*(getattr(written, field.name) for field in dataclasses.fields(written)))
+    model = lively("mst-tiny")
+    (_, ahead), (_, plainly) = next(follow(model, [sequence], batch=1)), next(follow(model, [written], batch=8))
+    np.testing.assert_array_equal(ahead.boxes, plainly.boxes)
 
 
 def test_a_sequence_takes_the_place_of_one_that_ended(tmp_path: Path) -> None:
