@@ -390,6 +390,28 @@ def test_a_step_waits_for_nothing(tmp_path: Path, tuning: str) -> None:
         watch.read()
 
 
+@needs_gpu
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_step_on_a_gpu_waits_for_nothing(tmp_path: Path, graph: bool) -> None:
+    config, device = load_config(recipe(tmp_path), [f"run.graph={graph}"]), torch.device("cuda")
+    network = build_model(config).to(device)
+    optimizer = build_optimizer(network, config)
+    set_mode(network)
+    pairs = pair_dataset(config, network, read_sources(config.data.train, config), 0, training=True)
+    batch = next(iter(load_batches(pairs, 0, [[0, 1]], workers=0)))
+    batch = batch._replace(**{name: part.pin_memory() for name, part in batch._asdict().items() if torch.is_tensor(part)})
+    watch, place = Watch(device), Place(0, 1, device)
+    recorded = record_passes(network, config, place)
+    try:
+        for step in range(8):
+            if step == 5:  # a graph has been recorded
+                torch.cuda.set_sync_debug_mode("error")
+            take_step(network, optimizer, iter([batch]), watch, config, place, step, recorded)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(watch.read()["total"])
+
+
 RECORDED = {
     "plain": [],
     "in parts": ["train.accumulate=2"],
