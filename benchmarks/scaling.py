@@ -196,10 +196,9 @@ def predict(chosen: argparse.Namespace) -> None:
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for gpus in (1, 8, 64, 512):
         nodes = max(1, gpus // 8)
-        inside = Link(1e9 * chosen.node, 5e-6)
+        inside = Link(1e9 * chosen.node, 5e-6, chosen.overlap)
         # Between nodes as many rings as network cards: the gradients leave every node once and come back once.
-        link = inside if nodes == 1 else Link(1e9 * min(chosen.node, chosen.network), 1e-5)
-        link = link._replace(overlap=chosen.overlap)
+        link = inside if nodes == 1 else Link(1e9 * min(chosen.node, chosen.network), 1e-5, chosen.overlap)
         step = time_step(gpus, work, size, link)
         rate = gpus * chosen.batch / step
         cells = [str(gpus), str(gpus * chosen.batch), f"{1e3 * step:.1f}", f"{100 * work / step:.0f} %", f"{rate:,.0f}"]

@@ -20,11 +20,10 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from dataloader import Case, make_sequence
-from torch import nn
 
 from mstrack.assembly import (
     batch_losses,
@@ -103,10 +102,10 @@ def read_batches(config: Config, network: Any, cuda: bool) -> Iterator[Batch]:
     return load_keys(make_pairs(config, network), keys, config.run.workers, pin=cuda)
 
 
-def prepare_plain_step(network: nn.Module, config: Config, device: torch.device) -> Callable[[Batch], None]:
+def prepare_plain_step(network: Network, config: Config, device: torch.device) -> Callable[[Batch], None]:
     """A step of the loop that ours is measured against."""
-    build_optimizer(cast("Network", network), config)  # freezes what is frozen
-    model = plain_network(cast("Network", network))
+    build_optimizer(network, config)  # freezes what is frozen
+    model = plain_network(network)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.train.lr, weight_decay=config.train.weight_decay)
     set_mode(model)
@@ -122,11 +121,11 @@ def prepare_plain_step(network: nn.Module, config: Config, device: torch.device)
     return step
 
 
-def prepare_memory_step(network: nn.Module, config: Config, device: torch.device) -> Callable[[Batch], None]:
+def prepare_memory_step(network: Network, config: Config, device: torch.device) -> Callable[[Batch], None]:
     """A step of `mst train`."""
-    optimizer = build_optimizer(cast("Network", network), config)
-    prepare_blocks(cast("Network", network), config)
-    set_mode(cast("Network", network))
+    optimizer = build_optimizer(network, config)
+    prepare_blocks(network, config)
+    set_mode(network)
     watch, place, steps = Watch(device), Place(0, 1, device), itertools.count()
     recorded = record_passes(network, config, place)
 

@@ -15,20 +15,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from dataloader import make_sequence
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from training import PICTURES, make_config, prepare_memory_step, prepare_plain_step, read_batches
+from training import PICTURES, PLAIN, make_config, prepare_memory_step, prepare_plain_step, read_batches
 
 from mstrack.assembly import build_model
 from mstrack.config import Config
 from mstrack.distributed import choose_device
 from mstrack.measuring import describe_machine
 
-PLAIN = "plain loop, fp32"
 WAYS: dict[str, list[str]] = {
     "bf16": [],
     "bf16, graph": ["run.graph=true"],
@@ -115,7 +113,7 @@ def prepare(title: str, config: Config, device: torch.device) -> Callable[[], No
     network = build_model(config).to(device)
     batch = next(read_batches(config, network, device.type == "cuda"))
     make = prepare_plain_step if title == PLAIN else prepare_memory_step
-    step = make(cast("nn.Module", network), config, device)
+    step = make(network, config, device)
     return lambda: step(batch)
 
 

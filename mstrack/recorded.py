@@ -65,13 +65,12 @@ class RecordedPass:
 
     def _take(self, batch: Batch) -> Batch:
         """The batch at the place on the device where it is always looked for."""
+        parts = {name: part for name, part in batch._asdict().items() if isinstance(part, Tensor)}
         if self._batch is None:
-            places: dict[str, Any] = {
-                name: torch.empty_like(part, device=self._device) for name, part in _tensors(batch).items()
-            }
+            places: dict[str, Any] = {name: torch.empty_like(part, device=self._device) for name, part in parts.items()}
             self._batch = batch._replace(**places, names=())
-        for name, place in _tensors(self._batch).items():
-            place.copy_(_tensors(batch)[name], non_blocking=True)
+        for name, part in parts.items():
+            getattr(self._batch, name).copy_(part, non_blocking=True)
         return self._batch
 
     def _backward_aside(self, batch: Batch, aside: torch.cuda.Stream) -> dict[str, Tensor]:
@@ -104,7 +103,3 @@ def _first(error: BaseException) -> BaseException:
     while error.__context__ is not None:
         error = error.__context__
     return error
-
-
-def _tensors(batch: Batch) -> dict[str, Tensor]:
-    return {name: part for name, part in batch._asdict().items() if isinstance(part, Tensor)}

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from devices import needs_gpu
 from safetensors.torch import load_file
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.parallel import DistributedDataParallel
@@ -31,13 +32,15 @@ from mstrack.assembly import (
     set_mode,
 )
 from mstrack.config import Config, load_config
-from mstrack.data.sampling import Batch, load_batches
+from mstrack.data.sampling import Batch, PairDataset, load_batches
 from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import TrainingError, Watch, read_curves
 from mstrack.models.blocks import normalise
+from mstrack.models.network import Network
 from mstrack.recorded import RecordedPass
 from mstrack.training import rate, record_passes, take_step, train
+from mstrack.tuning import TunedAdamW
 from mstrack.validation import validate
 
 TESTS = Path(__file__).parent
@@ -86,7 +89,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: nothing can be recorded")
 METHODS = {
     "full": [],
     "momentum": [],
@@ -371,18 +373,25 @@ class _Copies(TorchDispatchMode):
         return found
 
 
+def begin(config: Config, device: str) -> tuple[Network, TunedAdamW, PairDataset, Watch, Place]:
+    """What a step takes, before the first one."""
+    place = Place(0, 1, torch.device(device))
+    network = build_model(config).to(place.device)
+    optimizer = build_optimizer(network, config)
+    prepare_blocks(network, config)
+    set_mode(network)
+    pairs = pair_dataset(config, network, read_sources(config.data.train, config), 0, training=True)
+    return network, optimizer, pairs, Watch(place.device), place
+
+
 @pytest.mark.parametrize("tuning", ["full", "momentum", "mst", "mst by moment", "ema"])
 def test_a_step_waits_for_nothing(tmp_path: Path, tuning: str) -> None:
     """On the meta device there are no numbers: whatever reads one fails, and so does what would wait to send one."""
     settings = [f"tuning.name={tuning.split()[0]}", *METHODS[tuning], "train.accumulate=2"]
     config = load_config(recipe(tmp_path), settings)
-    network, device = build_model(config).to("meta"), torch.device("meta")
-    optimizer = build_optimizer(network, config)
-    set_mode(network)
+    network, optimizer, pairs, watch, place = begin(config, "meta")
     normalise(torch.empty(1, 3, 1, 1, device="meta"))
-    pairs = pair_dataset(config, network, read_sources(config.data.train, config), 0, training=True)
     batches = list(load_batches(pairs, 0, [[0, 1], [2, 3], [4, 5], [6, 7]], workers=0))
-    watch, place = Watch(device), Place(0, 1, device)
     for step in range(2):
         with _Waiting(), _Copies() as copies:
             take_step(network, optimizer, iter(batches[2 * step : 2 * step + 2]), watch, config, place, step)
@@ -394,14 +403,10 @@ def test_a_step_waits_for_nothing(tmp_path: Path, tuning: str) -> None:
 @needs_gpu
 @pytest.mark.parametrize("graph", [False, True])
 def test_a_step_on_a_gpu_waits_for_nothing(tmp_path: Path, graph: bool) -> None:
-    config, device = load_config(recipe(tmp_path), [f"run.graph={graph}"]), torch.device("cuda")
-    network = build_model(config).to(device)
-    optimizer = build_optimizer(network, config)
-    set_mode(network)
-    pairs = pair_dataset(config, network, read_sources(config.data.train, config), 0, training=True)
+    config = load_config(recipe(tmp_path), [f"run.graph={graph}"])
+    network, optimizer, pairs, watch, place = begin(config, "cuda")
     batch = next(iter(load_batches(pairs, 0, [[0, 1]], workers=0)))
     batch = batch._replace(**{name: part.pin_memory() for name, part in batch._asdict().items() if torch.is_tensor(part)})
-    watch, place = Watch(device), Place(0, 1, device)
     recorded = record_passes(network, config, place)
     try:
         for step in range(8):
@@ -429,13 +434,8 @@ def test_recorded_passes_train_the_same(tmp_path: Path, settings: list[str], dev
         more = [f"run.graph={graph}", "model.arguments.drop_path=0.3", "train.lr=1e-3"]
         config = load_config(recipe(tmp_path), [*settings, *more])
         torch.manual_seed(0)
-        network = build_model(config).to(device)
-        optimizer = build_optimizer(network, config)
-        prepare_blocks(network, config)
-        set_mode(network)
-        pairs = pair_dataset(config, network, read_sources(config.data.train, config), 0, training=True)
+        network, optimizer, pairs, watch, place = begin(config, device)
         parts = iter(load_batches(pairs, 0, [[i, i + 1] for i in range(0, 32, 2)], workers=0))
-        watch, place = Watch(torch.device(device)), Place(0, 1, torch.device(device))
         recorded = record_passes(network, config, place)
         for step in range(8):
             take_step(network, optimizer, parts, watch, config, place, step, recorded)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from devices import needs_gpu
 from test_tunings import Halved, Net, assert_same_bits, both_kernels, optimizer_of, run, weights
 from torch import Tensor, nn
 
@@ -305,7 +306,7 @@ def test_a_method_that_measures_refuses_to_step_before() -> None:
     assert FullFineTuning().batches == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: whether a step waits for the device cannot be seen")
+@needs_gpu
 @pytest.mark.parametrize("make", [L2SP, SRFT, EMA, SparseTuning, lambda: MST(by="moment", scope="network", order="inverse")])
 def test_a_step_on_a_gpu_never_waits_for_it_and_agrees_with_the_cpu(make: Callable[[], Tuning]) -> None:
     here, there = Net(), Net().to("cuda")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from devices import needs_gpu
 from torch import Tensor, nn
 
 from mstrack.registry import TUNINGS, resolve
@@ -519,7 +520,7 @@ def test_released_is_what_the_released_trainer_computes(shared: Path) -> None:
             torch.testing.assert_close(parameter.detach(), golden[f"s{step}/{name}/after"], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: whether a step waits for the device cannot be seen")
+@needs_gpu
 @pytest.mark.parametrize("scope", ["tensor", "network"])
 @pytest.mark.parametrize("update", ["interpolate", "velocity"])
 def test_a_step_on_a_gpu_never_waits_for_it_and_agrees_with_the_cpu(update: str, scope: str) -> None:
