@@ -126,6 +126,17 @@ def add_to_own(address, wanted):
 
 
 @triton.jit
+def add_to_table(address, wanted):
+    """Add one at int64 addresses of global memory where `wanted` is not 0.
+
+    `tl.atomic_add` first exchanges addresses among the threads, with four barriers for each `TILE`, so that neighbours add to
+    neighbours; but few are wanted.
+    """
+    add: tl.constexpr = "{ .reg .pred p; setp.ne.u32 p, $2, 0; @p red.global.add.u32 [$1], 1; mov.u32 $0, 0; }"
+    tl.inline_asm_elementwise(add, "=r,l,r", [address, wanted], tl.int32, False, 1)
+
+
+@triton.jit
 def read_own(address):
     """What has been added at addresses by all threads."""
     tl.debug_barrier()
@@ -164,12 +175,14 @@ def count(rows, places, counts, kind: tl.constexpr, aligned: tl.constexpr, share
         valid = element < size
         key = magnitude_of(tl.load(gradients + element, mask=valid, other=0)) >> (31 - bits)
         inside = valid & (key >= first) & (key < first + WINDOW)
+        outside = valid & ~inside
+        far = outside & (key > 0)
         if ptx:
             add_to_own(memory + 4 * (key - first), inside.to(tl.int32))
+            add_to_table((table + key).to(tl.int64), far.to(tl.int32))
         else:
             near += tl.histogram(key - first, WINDOW, mask=inside)
-        outside = valid & ~inside
-        tl.atomic_add(table + key, 1, mask=outside & (key > 0), sem="relaxed")
+            tl.atomic_add(table + key, 1, mask=far, sem="relaxed")
         zeros += (outside & (key == 0)).to(tl.int32)
         start += TILE
     if ptx:
