@@ -140,7 +140,7 @@ def train(
     if "=" in recipe:  # the first argument is an override: the recipe was left out
         recipe, changes = "default", [recipe, *changes]
     with show_progress(quiet=os.environ.get("RANK", "0") != "0") as progress:
-        checkpoint = run(recipe, changes, progress("training"), stop.is_set)
+        checkpoint = run(recipe, changes, progress("training", "steps"), stop.is_set)
     if os.environ.get("RANK", "0") == "0":
         done = not stop.is_set()
         say(f"checkpoint: {checkpoint}" if done else f"stopped; the same command goes on from {checkpoint.parent}.")
@@ -185,7 +185,7 @@ def track(
     settings |= {"backend": model.name, "precision": model.precision}
     with show_progress() as progress:
         tracker = TrackerBatch(model, missing=missing)
-        result = track_clip(tracker, frames, count, start, out, settings, video, progress("tracking"))
+        result = track_clip(tracker, frames, count, start, out, settings, video, progress("tracking", "frames"))
     shown = "track.mp4" if video else "frames/"
     say(f"{len(result.boxes)} frames; mean confidence {result.confidence[1:].mean() if len(result.boxes) > 1 else 1:.3f}")
     if result.lacking:
@@ -245,7 +245,7 @@ def evaluate(
             batch,
             workers,
             device,
-            progress("tracking"),
+            progress("tracking", "frames"),
             encoding,
             missing,
             parse_pairs(argument or ()),

@@ -190,7 +190,7 @@ def track_sequences(
         sequences: All of them.
         folder: Of the results. What was finished is there, whatever happens to the rest.
         workers: Processes, each with its share of the cores.
-        progress: Called with (sequences done, all, text).
+        progress: Called with (frames done, all, text); of worker processes and others those of finished sequences.
         missing: The policy for frames without their second modality.
 
     Returns:
@@ -202,12 +202,13 @@ def track_sequences(
     _, world = torchrun_rank()
     longest_first = sorted(sequences, key=len, reverse=True)
     frames, clock, seconds = 0, Clock(), 0.0
+    total = sum(map(len, sequences))
 
-    def report(text: str) -> list[Sequence]:
-        """Say how far it is; those that have no result."""
+    def report(text: str, under_way: int = 0) -> list[Sequence]:
+        """Say how far it is; those that have no result, of which so many frames are done."""
         left = [sequence for sequence in longest_first if not _is_tracked(folder, sequence)]
         if progress is not None:
-            progress(len(sequences) - len(left), len(sequences), text)
+            progress(min(total, total - sum(map(len, left)) + under_way), total, text)
         return left
 
     with Claims(folder) as claims:
@@ -238,11 +239,20 @@ def _follow_job(
     follower: Follower,
     job: _Job,
     claims: Claims,
-    report: Callable[[str], Any] = lambda text: None,
+    report: Callable[[str, int], Any] = lambda text, under_way: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> _Followed:
     """Track in this process what nobody else takes."""
-    frames, clock = 0, Clock()
+    frames = updates = 0
+    said = time.monotonic()
+
+    def tick() -> None:
+        nonlocal said
+        if time.monotonic() - said > POLL:
+            report("", clock.frames - updates)
+            said = time.monotonic()
+
+    clock = Clock(ticked=tick)
     waiting = Waiting(job.sequences, job.folder, claims, job.share, stopped)
     try:
         follower.open()
@@ -251,8 +261,9 @@ def _follow_job(
             write_track(job.folder, sequence.name, track)
             claims.release(sequence.name)
             frames += len(sequence)
-            report(sequence.name)
-        return _Followed(frames, clock, time.perf_counter() - started)
+            updates += len(sequence) - 1
+            report(sequence.name, max(0, clock.frames - updates))
+        return _Followed(frames, Clock(clock.frames, clock.seconds), time.perf_counter() - started)
     finally:
         follower.close()
 

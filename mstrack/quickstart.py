@@ -21,7 +21,7 @@ from mstrack.reproduce.sensitivities import picture_sensitivities
 from mstrack.training import train
 from mstrack.tuning import effective_rate
 
-Begin = Callable[[str], Progress]
+Begin = Callable[..., Progress]
 
 
 class Row(NamedTuple):
@@ -66,7 +66,7 @@ def run(out: Path, modality: str, seeds: int, from_scratch: bool, begin: Begin) 
         modality: `event`, `depth` or `thermal`.
         seeds: Training runs of each method.
         from_scratch: Pre-train the foundation instead of loading the shipped one.
-        begin: Makes a progress bar.
+        begin: Makes a progress bar, of a text and the unit of what is counted.
     """
     out = out / modality
     splits = {name: _make(name, modality, begin) for name in ("train", "val", "test")}
@@ -74,14 +74,14 @@ def run(out: Path, modality: str, seeds: int, from_scratch: bool, begin: Begin) 
     foundation = "ostrack-tiny"
     if from_scratch:
         _make("pretrain", "rgb", begin)
-        foundation = str(train("ostrack-tiny", [f"run.out={out / 'foundation'}"], begin("pre-training")))
+        foundation = str(train("ostrack-tiny", [f"run.out={out / 'foundation'}"], begin("pre-training", "steps")))
     zero_shot = evaluate(
         foundation,
         "synthetic",
         out / "zero-shot",
         modality=modality,
         workers=_workers(),
-        progress=begin("track RGB tracker, zero-shot"),
+        progress=begin("track RGB tracker, zero-shot", "frames"),
     )
     runs = []
     for row in ROWS:
@@ -91,8 +91,8 @@ def run(out: Path, modality: str, seeds: int, from_scratch: bool, begin: Begin) 
             overrides = [*row.overrides, f"train.lr={group.rate}", f"train.seed={seed}", f"data.modality={modality}"]
             overrides += [f"model.weights={foundation}", f"run.out={folder}"]
             label = row.label if seeds == 1 else f"{row.label}, seed {seed}"
-            trained = train("quickstart", overrides, begin(f"train {label}"))
-            tracked = evaluate(trained, out=folder / "results", workers=_workers(), progress=begin(f"track {label}"))
+            trained = train("quickstart", overrides, begin(f"train {label}", "steps"))
+            tracked = evaluate(trained, out=folder / "results", workers=_workers(), progress=begin(f"track {label}", "frames"))
             group.folders.append(folder)
             group.evaluations.append(tracked)
         runs.append(group)

@@ -7,7 +7,7 @@ inside the image with a margin of 10 pixels.
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as List
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -47,6 +47,7 @@ class Clock:
         decoding: of `seconds`, those after the forward pass. On a GPU, which is not waited for, work shows up where its result
             is needed, unless
         apart: the device is waited for between the parts.
+        ticked: Is called after every step.
     """
 
     frames: int = 0
@@ -54,6 +55,7 @@ class Clock:
     cropping: float = 0.0
     decoding: float = 0.0
     apart: bool = False
+    ticked: Callable[[], None] | None = None
 
     @property
     def fps(self) -> float | None:
@@ -189,6 +191,8 @@ class TrackerBatch:
         self.clock.seconds += ended - cut
         self.clock.cropping += cut - started
         self.clock.decoding += ended - predicted
+        if self.clock.ticked is not None:
+            self.clock.ticked()
         if not np.isfinite(found).all():
             names = ", ".join(self._names[i] for i in which[~np.isfinite(found).all(1)])
             raise UserError(f"{names}: the network's output is not finite. Its weights are damaged, or need precision fp32.")

@@ -105,8 +105,12 @@ def test_trackers_without_some_sequences_are_said_and_compared_on_the_common_one
     assert "b 9 of 16" in both.notes[0]
     assert both.parts[0].pairs["SR"][0].sequences == 9
     assert [row[-1] for row in table_rows(both)[1]] == ["9 of 9", "9 of 9"]
+    last = make_scored("c", truths, 3)
+    del last.scores[truths[0].name]
+    apart = rank([make_scored("b", truths, 2, only=15), last], truths, "lasher", "matlab")
+    assert len(apart.notes) == 1 and "b 15, c 15 of 16" in apart.notes[0], "as many, but not the same"
     alone = rank([make_scored("b", truths, 2, only=9)], truths, "lasher", "matlab")
-    assert alone.notes == ["7 of 16 sequences have no score and are left out."]
+    assert alone.notes == ["Left out for want of a score: 7 of 16 sequences."]
     assert len(alone.parts[0].pairs["SR"]) == 0
 
 
@@ -241,7 +245,7 @@ def test_command_reads_results_and_annotations(tmp_path, monkeypatch):
     with pytest.warns(DataWarning, match="236 of 245"):
         done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0
-    assert re.search(r"Bad .* worse +9 of 9", done.output)
+    assert re.search(r"Bad .* worse .* 9 of 9", done.output)
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
         "compare.html",
         "scores.csv",

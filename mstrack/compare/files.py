@@ -11,7 +11,7 @@ from mstrack.compare.films import Film, choose_films, embed_film, link_film
 from mstrack.compare.page import write_page
 from mstrack.compare.published import PAPER, Published
 from mstrack.compare.standings import COMPARED, EVERY, SHOWN, Part, Standings
-from mstrack.comparison import Pair, judge
+from mstrack.comparison import Pair, format_difference, judge
 from mstrack.data import load_sequences
 from mstrack.errors import UserError, warn
 from mstrack.registry import unknown
@@ -95,9 +95,10 @@ def write_comparison(
 
 
 def table_rows(standings: Standings) -> tuple[list[str], list[list[str]]]:
-    """The ranking as text, for a terminal: headers, and a row per tracker with its difference to the best."""
+    """The ranking as text, for a terminal, what matters most first: headers, and a row per tracker."""
     part = standings.whole
-    headers = ["tracker", *(standings.label(key) for key in TABLE), "against the best", "sequences"]
+    first, *others = (standings.label(key) for key in TABLE)
+    headers = ["tracker", first, "against the best", *others, "sequences"]
     against = {pair.b: pair.difference for pair in part.pairs["SR"] if pair.a == 0}
     rows = []
     for i, name in enumerate(standings.names):
@@ -108,8 +109,10 @@ def table_rows(standings: Standings) -> tuple[list[str], list[list[str]]]:
         difference = (
             None if i not in against else against[i]._replace(mean=-against[i].mean, low=-against[i].high, high=-against[i].low)
         )
-        compared = "-" if difference is None else f"{difference.mean:+.1f} {judge(difference)}"
-        rows.append([name, *cells, compared, f"{part.counts[i]} of {int(part.members.sum())}"])
+        compared = "-"
+        if difference is not None and not math.isnan(difference.mean):
+            compared = f"{format_difference(difference._replace(low=math.nan))} {judge(difference)}"
+        rows.append([name, cells[0], compared, *cells[1:], f"{part.counts[i]} of {int(part.members.sum())}"])
     return headers, rows
 
 

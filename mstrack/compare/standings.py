@@ -144,7 +144,7 @@ def rank(
     averaged, values = ({name: rows[order] for name, rows in columns.items()} for columns in (every, kept))
     curves = {name: np.stack([_curves(result, truths, name) for result in ranked]) for name in COMPARED}
     parts = [_measure(name, members, averaged, values, curves) for name, members in _divide(truths, values["SR"]).items()]
-    notes = _say_incomplete(ranked, parts[0])
+    notes = _say_incomplete([result.name for result in ranked], np.isfinite(values["SR"]))
     return Standings(dataset, protocol, ranked, list(truths), parts, values, _long_term(ranked), dict(stamp or {}), notes)
 
 
@@ -256,17 +256,18 @@ def _mean_curves(curves: Values, kept: Values) -> Values:
     return np.stack([row.mean(axis=0) if len(row) else np.full(curves.shape[2], np.nan) for row in rows])
 
 
-def _say_incomplete(results: Sequence[Scored], every: Part) -> list[str]:
-    most = int(every.counts.max(initial=0))
+def _say_incomplete(names: Sequence[str], scored: NDArray[np.bool_]) -> list[str]:
+    """What (M, S), who has a score where, means for a reader."""
+    anyone, total = scored.any(axis=0), scored.shape[1]
     notes = []
-    if most < len(every.members):
-        notes.append(f"{len(every.members) - most} of {len(every.members)} sequences have no score and are left out.")
-    partial = [(r.name, int(n)) for r, n in zip(results, every.counts, strict=True) if n < most]
-    if not partial:
-        return notes
-    said = ", ".join(f"{name} {count}" for name, count in partial)
-    return [
-        *notes,
-        f"Not all trackers have results on the same sequences ({said} of {len(every.members)}): their means do not compare. "
-        f"Choose “{COMMON}” to compare them; differences between two trackers always use what both have.",
-    ]
+    if nobody := int((~anyone).sum()):
+        notes.append(f"Left out for want of a score: {nobody} of {total} sequences.")
+    partial = [f"{name} {row.sum()}" for name, row in zip(names, scored, strict=True) if (row != anyone).any()]
+    if partial:
+        common = int(scored.all(axis=0).sum())
+        shown = f"Means are first of the {common} that all have (“{COMMON}”)" if common else "None is common to all"
+        notes.append(
+            f"Not all trackers have results on the same sequences ({', '.join(partial)} of {total}). {shown}; over all"
+            " sequences they do not compare. Differences between two trackers use what both have."
+        )
+    return notes
