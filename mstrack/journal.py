@@ -43,21 +43,29 @@ class Watch:
         self.names.append(tuple(name for part in self.recent for name in part))
         self.pending, self.recent = [], []
 
-    def read(self) -> dict[str, float]:
-        """Mean terms since the last call; the one place where the host waits for the device.
+    def check(self) -> None:
+        """Wait for the device, and see that all steps since the last `read` were finite.
 
         Raises:
-            TrainingError: A step since then was not finite; names the sequences of its batch.
+            TrainingError: One was not; names the sequences of its batch.
         """
-        keys = list(self.terms[0])
-        table = torch.stack([torch.stack([t[k].float() for k in keys]) for t in self.terms])
-        bad = torch.stack(self.bad).tolist()
+        bad = torch.stack(self.bad).tolist() if self.bad else []
         if any(bad):
             at_fault = sorted({name for flag, names in zip(bad, self.names, strict=True) if flag for name in names})
             raise TrainingError(
                 f"the loss or its gradient was not finite in {sum(bad)} of the last {len(bad)} steps; no weight was touched by"
                 f" them. Sequences of these batches: {', '.join(at_fault)}. Look at their boxes, or lower train.lr."
             )
+
+    def read(self) -> dict[str, float]:
+        """Mean terms since the last call; checks them.
+
+        Raises:
+            TrainingError: As `check`.
+        """
+        keys = list(self.terms[0])
+        table = torch.stack([torch.stack([t[k].float() for k in keys]) for t in self.terms])
+        self.check()
         mean = distributed.mean_over_ranks(table.mean(0)).tolist()
         self.terms, self.bad, self.names = [], [], []
         return dict(zip(keys, mean, strict=True))

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mstrack.capture import capture
 from mstrack.data.sampling import Batch
-from mstrack.errors import UserError
 
 WARM_UP = 3
 """Passes that are computed as they come before one is recorded: libraries choose their kernels, a compiler compiles."""
@@ -87,19 +87,6 @@ class RecordedPass:
         for parameter in self._parameters:
             parameter.grad = None
         self._graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):  # others pin memory meanwhile
-                self._terms = self._backward(batch)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            said = str(_first(error)).partition("\n")[0]
-            raise UserError(f"a pass of this network cannot be recorded ({said}). Leave out run.graph=true.") from error
+        with capture(self._graph, aside, "Leave out run.graph=true."):
+            self._terms = self._backward(batch)
         self._gradients = [parameter.grad for parameter in self._parameters]
-
-
-def _first(error: BaseException) -> BaseException:
-    """What went wrong first; the end of a recording adds an error of its own."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error

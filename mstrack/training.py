@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from mstrack import distributed
 from mstrack.assembly import (
     batch_losses,
-    batch_norms,
     build_model,
     build_optimizer,
     describe_lists,
-    learns,
     pair_dataset,
     prepare_blocks,
     read_sources,
@@ -32,8 +29,8 @@ from mstrack.config import Config, load_config
 from mstrack.data.sampling import Batch, batches_of, load_keys
 from mstrack.distributed import Place
 from mstrack.errors import UserError
+from mstrack.joining import average_gradients, join_processes, share_statistics
 from mstrack.journal import Journal, Watch
-from mstrack.models.network import Network
 from mstrack.recorded import RecordedPass
 from mstrack.runfiles import resume, save_model, save_state
 from mstrack.sensitivity import measure_trained
@@ -96,7 +93,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
     _check_choices(optimizer, config)
     pairs = pair_dataset(config, network, footage, settings.seed, training=True)
     share = _share(config, place)
-    model = _join_ranks(network, config, place)
+    model = join_processes(network, place, recorded=config.run.graph)
 
     # ---- where the run stands
     steps_per_epoch = settings.samples // settings.batch
@@ -136,6 +133,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
                 progress(step, total, "")
             within = step % steps_per_epoch != 0  # at its end the state is saved after what is done there
             if within and (stopping or step - saved >= config.run.save_every):
+                watch.check()  # batch norms that learn may have averaged what was not finite
                 save_state(config, network, optimizer, step, best, place)
                 saved = step
 
@@ -144,6 +142,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
             epoch = step // steps_per_epoch
             scores: dict[str, float] = {}
             if epoch % settings.validate_every == 0 or step == total:
+                share_statistics(network)
                 with _uncompiled(config):
                     choice, scores = _validate(optimizer, lambda: validate(network, config, held_out, place), step == total)
                 journal.write(step, {f"val/{k}": v for k, v in scores.items()})
@@ -238,26 +237,13 @@ def take_step(
         terms = _backward(model, batch, config, place, sync=last) if recorded is None else recorded(batch)
         watch.add(terms, batch.names)
     if recorded is not None:
-        _average_gradients(model)
+        average_gradients(model)
     optimizer.change_gradients()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     bad = distributed.any_rank(~torch.isfinite(norm) | ~watch.finite())
     optimizer.step(skip=bad)
     optimizer.zero_grad()
     watch.mark(bad)
-
-
-def _join_ranks(network: Network, config: Config, place: Place) -> nn.Module:
-    """The network so wrapped that all processes get the mean of their gradients; with one process, or recorded, itself.
-
-    Batch norms that learn have the statistics of the first process everywhere, at each step; others never change.
-    """
-    if place.world == 1 or config.run.graph:
-        return network
-    known = signature(DistributedDataParallel).parameters
-    synchronise = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
-    changing: dict[str, Any] = {synchronise: any(learns(module) for module in batch_norms(network))}
-    return DistributedDataParallel(network, find_unused_parameters=bool(network.idle), gradient_as_bucket_view=True, **changing)
 
 
 def _uncompiled(config: Config) -> AbstractContextManager[Any]:
@@ -281,13 +267,6 @@ def record_passes(network: nn.Module, config: Config, place: Place) -> RecordedP
     distributed.copy_from_first(network.state_dict().values())
     backward = partial(_backward, network, config=config, place=place, sync=False)
     return RecordedPass(backward, network.parameters(), place.device)
-
-
-def _average_gradients(network: nn.Module) -> None:
-    """What the wrapper for several processes does, for passes that were recorded without it."""
-    distributed.average_over_ranks(p.grad for p in network.parameters() if p.grad is not None)
-    changing = (module for module in batch_norms(network) if learns(module))
-    distributed.copy_from_first(buffer for module in changing for buffer in module.buffers())
 
 
 # ---------------------------------------------------------------- what is evaluated

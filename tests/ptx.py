@@ -2,8 +2,8 @@
 
 All threads of a program take each instruction together, in numpy, so that branches have to be uniform. What another order of
 the threads would change is found by bookkeeping: two warps that touch a byte of shared memory between two barriers, one of them
-writing and not both atomically, are an error. It knows the instructions that `kernels.count` becomes, as NVIDIA's manual
-(Parallel Thread Execution ISA 8.7) has them, and refuses others.
+writing and not both atomically, are an error; threads of one warp, and global memory, are not looked at. It knows the
+instructions that `kernels.count` becomes, as NVIDIA's manual (Parallel Thread Execution ISA 8.7) has them, and refuses others.
 """
 
 import re
@@ -211,6 +211,7 @@ class Program:
         memory = self._spaces[space].view(TYPES[kind])
         size = memory.itemsize * len(names)
         assert not (addresses % size).any(), f"{name} of {size} bytes at an address that is no multiple of it"
+        assert (addresses >= 0).all(), f"{name} before the beginning of memory"
         if space == "shared":
             touched = (addresses[:, None] + np.arange(size)).reshape(-1)
             done = {"ld": "read", "st": "written"}.get(way, "added")

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "mstrack"
 FOLDERS = ("data", "models", "tuning", "metrics")
 LAYERS = {
     0: ("boxes", "registry", "results", "claims", "errors", "filetree", "machine"),
-    1: (*FOLDERS, "config"),
+    1: (*FOLDERS, "config", "capture"),
     2: (
         "losses",
         "checkpoint",
@@ -36,6 +36,7 @@ LAYERS = {
     3: (
         "assembly",
         "journal",
+        "joining",
         "validation",
         "sensitivity",
         "runfiles",
@@ -69,6 +70,8 @@ SIDEWAYS = {
     ("lockstep", "tracker"),
     ("bench", "measuring"),
     ("training", "assembly"),
+    ("training", "joining"),
+    ("joining", "assembly"),
     ("training", "journal"),
     ("training", "runfiles"),
     ("training", "sensitivity"),

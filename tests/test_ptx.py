@@ -32,7 +32,8 @@ for kind in ("float32", "bfloat16", "float16"):
         constants = dict(kind=getattr(tl, kind), aligned=aligned, shared=shared, ptx=True)
         signature = {"rows": "*i64", "places": "*i32", "counts": "*i32"} | dict.fromkeys(constants, "constexpr")
         target = GPUTarget("cuda", 90 if aligned else 80, 32)
-        source = ASTSource(kernels.count, signature, constants)
+        even = {(place,): [["tt.divisibility", 16]] for place in range(3)}  # as of all tensors that are launched with
+        source = ASTSource(kernels.count, signature, constants, even)
         made[f"{kind} {shared}"] = compile(source, target, {"num_warps": launches.MOST_WARPS}).asm["ptx"]
 print(json.dumps(made))
 """

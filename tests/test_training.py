@@ -258,20 +258,20 @@ def test_frozen_parameters_and_their_batch_norms_stay(tmp_path: Path) -> None:
         assert moved == (not name.startswith(("head.", "position_"))), name
 
 
-def test_a_loss_that_is_not_finite_never_reaches_the_weights(tmp_path: Path) -> None:
-    config = load_config(recipe(tmp_path))
-    train(config, interrupted=lambda: True)
-    before = checkpoint.load_state(config.run.out / "state.safetensors")
+def test_a_loss_that_is_not_finite_reaches_neither_weights_nor_files(tmp_path: Path) -> None:
     poisoned = recipe(tmp_path)
     poisoned["train"]["losses"] = {"focal": 1e39}  # infinite in float32
-    poisoned["run"]["out"] = str(tmp_path / "poisoned")
+    poisoned["tuning"]["parameters"] = {"*": 1}  # batch norms learn
+    config = load_config(poisoned)
+    network, optimizer, pairs, watch, place = begin(config, "cpu")
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    take_step(network, optimizer, load_batches(pairs, 0, [[0, 1, 2, 3]], workers=0), watch, config, place, 0)
+    assert_same(before, {name: value.detach() for name, value in network.named_parameters()})
     with pytest.raises(TrainingError, match=r"square\d"):
-        train(poisoned)
-    assert before["step"] == 1
-    state = tmp_path / "poisoned" / "state.safetensors"
-    torch.manual_seed(config.train.seed)
-    fresh = build_model(load_config(poisoned)).state_dict()
-    assert_same(dict(fresh), checkpoint.load_state(state)["model"])
+        watch.check()
+    with pytest.raises(TrainingError, match=r"square\d"):
+        train(config)
+    assert not (config.run.out / "state.safetensors").exists(), "save_every is 1, and log_every 3"
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mstrack.capture import capture
 from mstrack.models.blocks import Prediction
 from mstrack.models.branches import branching
 
@@ -29,6 +30,9 @@ class Graphs:
 
     Args:
         run: The network; it must not wait for the device.
+
+    Raises:
+        UserError: At a call: it does wait.
     """
 
     def __init__(self, run: Callable[[Tensor, Tensor], Prediction]) -> None:
@@ -59,7 +63,7 @@ class Graphs:
                     self._run(*inputs)
             torch.cuda.current_stream(search.device).wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=aside):
+            with capture(graph, aside, "Use the backend eager."):
                 maps = self._run(*inputs)
 
         def play() -> Prediction:

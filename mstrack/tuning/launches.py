@@ -21,6 +21,9 @@ TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: 
 MOST_BINS = 1 << 23
 """Bins of the histograms that are made together: at most 32 MB, the one buffer of a step."""
 
+MOST_ELEMENTS = 1 << 30
+"""Of a tensor: kernels count in int32, and ranks twice."""
+
 WARPS, MOST_WARPS = 8, 16
 """Of a program; the second for `count`, which has little else to do while it waits for memory."""
 
@@ -34,7 +37,7 @@ PTX = not INTERPRETED and torch.version.hip is None
 def runs_on(parameter: Tensor) -> bool:
     """Whether the kernels can move a parameter."""
     here = parameter.device.type == ("cpu" if INTERPRETED else "cuda")
-    return here and parameter.dtype is torch.float32 and parameter.numel() < 1 << 31 and is_usable()
+    return here and parameter.dtype is torch.float32 and parameter.numel() <= MOST_ELEMENTS and is_usable()
 
 
 @lru_cache(maxsize=1)
