@@ -134,14 +134,18 @@ def train(
     """Train as a recipe says; an interrupted run goes on where it stood."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    from mstrack.config import load_config
     from mstrack.training import train as run
 
     changes = list(overrides or ())
     if "=" in recipe:  # the first argument is an override: the recipe was left out
         recipe, changes = "default", [recipe, *changes]
-    with show_progress(quiet=os.environ.get("RANK", "0") != "0") as progress:
-        checkpoint = run(recipe, changes, progress("training", "steps"), stop.is_set)
-    if os.environ.get("RANK", "0") == "0":
+    config, first = load_config(recipe, changes), os.environ.get("RANK", "0") == "0"
+    if first and config.model.weights is None:
+        say(f"{config.model.name} starts from random weights: model.weights names no tracker to start from.")
+    with show_progress(quiet=not first) as progress:
+        checkpoint = run(config, progress=progress("training", "steps"), interrupted=stop.is_set)
+    if first:
         done = not stop.is_set()
         say(f"checkpoint: {checkpoint}" if done else f"stopped; the same command goes on from {checkpoint.parent}.")
 
@@ -193,6 +197,12 @@ def track(
     say(f"boxes: {out / 'track.txt'}   pictures: {out / shown}")
 
 
+def _results_folder(name: str, on: str, split: str, modality: str | None) -> Path:
+    """A folder for each evaluation that differs."""
+    parts = [name, Path(on).name.replace(":", "."), *([split] if split != "test" else []), *([modality] if modality else [])]
+    return Path("results") / "-".join(parts)
+
+
 @app.command(name="eval")
 def evaluate(
     checkpoint: Annotated[str | None, typer.Argument(help=FOR_CHECKPOINT, show_default=False)] = None,
@@ -214,7 +224,7 @@ def evaluate(
     argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the dataset: events=exposure.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Sequences of the list that are not there are an error.")] = False,
     protocol: Protocol = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: results/TRACKER-DATASET.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: results/TRACKER-DATASET[-SPLIT].")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Sequences in lock step per process; for checkpoints.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto; for checkpoints.")] = "auto",
@@ -238,7 +248,7 @@ def evaluate(
         result = run(
             model,
             on,
-            out or Path("results") / f"{name}-{Path(on).name}",
+            out or _results_folder(name, on, split, modality),
             split,
             root,
             modality,

@@ -414,7 +414,7 @@ def test_eval_takes_a_tracker(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "TemplateTracker-9 on moving_squares:load" in done.stdout and "from file to box" in done.stdout
     assert "network only" not in done.stdout
-    folder = tmp_path / "results" / "TemplateTracker-9-moving_squares:load"
+    folder = tmp_path / "results" / "TemplateTracker-9-moving_squares.load"
     run = json.loads((folder / "run.json").read_text())
     assert (run["tracker"], run["tracker arguments"]) == ("mine:TemplateTracker", {"radius": 9})
     assert (run["modality"], run["missing"]) == ("thermal", "error")
@@ -454,6 +454,19 @@ def test_eval_takes_one_tracker() -> None:
 )
 def test_names(spec: str, arguments: dict, name: str) -> None:
     assert name_tracker(spec, arguments) == name
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("runs/mine/model.safetensors", "mine"),
+        ("runs/mine/best.safetensors", "mine-best"),
+        ("runs/mine/kept/0010.safetensors", "mine-0010"),
+        ("mst-tiny-thermal", "mst-tiny-thermal"),
+    ],
+)
+def test_checkpoints_of_two_runs_have_two_names(path: str, name: str) -> None:
+    assert choose_tracker(path, None, {}, 1.0) == (path, name)
 
 
 def test_what_the_documentation_names_exists() -> None:

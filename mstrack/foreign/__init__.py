@@ -40,7 +40,17 @@ def choose_tracker(
         raise UserError(
             f"--tracker-argument {', '.join(arguments)} is for a tracker given with --tracker, not for a checkpoint."
         )
-    return checkpoint, Path(checkpoint).stem
+    return checkpoint, name_checkpoint(Path(checkpoint))
+
+
+def name_checkpoint(path: Path) -> str:
+    """A short name of a checkpoint: of a run's own files that of its folder, which tells them from those of other runs."""
+    run = path.absolute().parent
+    if path.stem == "model":
+        return run.name or path.stem
+    if path.stem == "best":
+        return f"{run.name}-best"
+    return f"{run.parent.name}-{path.stem}" if run.name == "kept" else path.stem
 
 
 def open_tracker(spec: str, arguments: Mapping[str, Any] | None = None, timeout: float = 300.0) -> ClassFollower | TraxFollower:
