@@ -10,7 +10,7 @@ from mstrack.claims import anybody_at_work
 from mstrack.data import Sequence, arguments_of, load_sequences
 from mstrack.data.sequence import check_policy
 from mstrack.data.splits import describe_list
-from mstrack.data.truths import Truth, truths_of
+from mstrack.data.truths import Truth, public, truths_of
 from mstrack.distributed import torchrun_rank
 from mstrack.errors import UserError
 from mstrack.following import Follower, NetworkFollower, Progress, Speed, track_sequences
@@ -32,7 +32,7 @@ class Evaluation:
     """A tracker's results on some sequences.
 
     Attributes:
-        sequences: What was tracked.
+        sequences: What was scored: of all that was tracked, those with more than a first box.
         tracks: Boxes and confidences, by name of the sequence.
         scores: One per sequence, in their order.
         summary: Mean measures and curves.
@@ -141,10 +141,11 @@ def score_folder(
     protocol: str,
     speed: Speed | None = None,
 ) -> Evaluation:
-    """Stage 2: score a result folder and write `scores.json` beside the results.
+    """Stage 2: score a result folder and write `scores.json` beside the results; what has a first box alone is not scored.
 
     Raises:
-        UserError: A sequence has no result, or its result another number of rows; the protocol does not take it.
+        UserError: A sequence has no result, or its result another number of rows; nothing can be scored; the protocol does
+            not take it.
     """
     tracks = {}
     for sequence in sequences:
@@ -155,6 +156,12 @@ def score_folder(
                 f"{folder}, sequence '{sequence.name}': {found}, expected {len(sequence)} rows. Remove it and track again."
             )
         tracks[sequence.name] = track
+    try:
+        truths = public(dataset, truths)
+    except UserError as error:
+        raise UserError(f"{error} The results are in {folder}.") from error
+    scorable = {truth.name for truth in truths}
+    sequences = [sequence for sequence in sequences if sequence.name in scorable]
     results = RawResults(folder.name, tracks, "mst eval")
     scored = score_results(results, truths, protocol, "longterm" in metrics_of(dataset))
     stored = read_json(folder / "scores.json") or {}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from commands import mst
-from layouts import miniature
+from layouts import build, miniature, tree_of
 
 from mstrack import checkpoint
 from mstrack.data.splits import read_list
@@ -152,6 +152,30 @@ def test_rows_that_were_cut_off_are_scored_by_the_datasets_own_rule(tmp_path: Pa
         assert [len(s.iou) for s in result.scores] == [len(s) for s in result.sequences] == [FRAMES - 6, FRAMES]
     assert (found[None]["frames"], found["plain"]["frames"]) == (FRAMES, FRAMES - 6)
     assert found[None]["SR"] < found["plain"]["SR"]
+
+
+def test_a_sequence_with_a_first_box_alone_is_tracked_and_not_scored(tmp_path: Path) -> None:
+    folder, out = tmp_path / "mine", tmp_path / "results"
+    build(tree_of("own", "folders"), folder, ["open", "secret"], FRAMES, SIZE)
+    (folder / "data.yaml").write_text("modality: thermal\n")
+
+    def hide(name: str) -> None:
+        path = folder / "test" / name / "groundtruth.txt"
+        (path.parent / "absent.txt").unlink()
+        path.write_text("\n".join([path.read_text().splitlines()[0], *["nan,nan,nan,nan"] * (FRAMES - 1)]) + "\n")
+
+    hide("secret")
+    with pytest.warns(DataWarning, match="first box alone and are left out: secret"):
+        result = evaluate("mst-tiny-thermal", str(folder), out)
+    scores = json.loads((out / "scores.json").read_text())
+    assert set(scores["per_sequence"]) == {s.name for s in result.sequences} == {"open"}
+    assert set(result.tracks) == {"open", "secret"}
+    assert all((out / f"{name}.txt").is_file() for name in result.tracks)
+    hide("open")
+    (out / "scores.json").unlink()
+    with pytest.raises(UserError, match=f"nothing can be scored.*results are in {out}"):
+        evaluate("mst-tiny-thermal", str(folder), out)
+    assert not (out / "scores.json").exists()
 
 
 def test_processes_of_torchrun_share_the_sequences(tmp_path: Path) -> None:

@@ -109,11 +109,16 @@ def load_truths(
         UserError: Unknown names; none of the sequences is there; or a file is malformed, or has another number of rows than
             the one beside it.
     """
+    return public(dataset, _load(dataset, split, annotations, root, data_root))
+
+
+def _load(dataset: str, split: str, annotations: Path | None, root: Path | None, data_root: Path | None) -> list[Truth]:
+    """As `load_truths`, with the sequences that cannot be scored."""
     own = dataset not in DATASETS and ":" not in dataset and Path(dataset).is_dir()
     if dataset not in DATASETS and ":" not in dataset and not own:
         raise UserError(unknown("dataset", dataset, DATASETS) + " A folder of your own data works too.")
     if annotations is None and (own or dataset not in LAYOUTS):
-        return _check_public(dataset, [truth_of(s) for s in load_sequences(dataset, split, root, data_root=data_root)])
+        return [truth_of(s) for s in load_sequences(dataset, split, root, data_root=data_root)]
     place = annotations or root or find_root(dataset, data_root)
     trees = _open_trees(place)
     names = None if split == "all" else _listed_names(dataset, split, place)
@@ -124,17 +129,16 @@ def load_truths(
     missing = [name for name in names or () if name not in found]
     warn_missing(f"{dataset}/{split}", missing, len(names or ()), place)
     attributes = _attribute_reader(dataset)
-    truths = [_read(name, *found[name], attributes) for name in names or sorted(found, key=natural) if name in found]
-    return _check_public(dataset, truths)
+    return [_read(name, *found[name], attributes) for name in names or sorted(found, key=natural) if name in found]
 
 
 def truths_of(sequences: List[Sequence], dataset: str, split: str, root: Path | None, data_root: Path | None) -> list[Truth]:
-    """The annotations that sequences with frames are scored against: as they lie on disk, for data sets with a toolkit."""
+    """The annotations of sequences with frames: as they lie on disk, for data sets with a toolkit. See `public`."""
     if dataset not in LAYOUTS:
         return [truth_of(sequence) for sequence in sequences]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the readers of the frames have said it
-        annotated = {truth.name: truth for truth in load_truths(dataset, split, None, root, data_root)}
+        annotated = {truth.name: truth for truth in _load(dataset, split, None, root, data_root)}
     return [annotated.get(sequence.name) or truth_of(sequence) for sequence in sequences]
 
 
@@ -147,8 +151,12 @@ def _listed_names(dataset: str, split: str, place: Path) -> tuple[str, ...] | No
     return tuple(name.strip() for name in names if name.strip()) or None
 
 
-def _check_public(dataset: str, truths: list[Truth]) -> list[Truth]:
-    """The sequences that can be scored: those that have more than the box that a tracker is given."""
+def public(dataset: str, truths: list[Truth]) -> list[Truth]:
+    """The sequences that can be scored: those that have more than the box that a tracker is given.
+
+    Raises:
+        UserError: There are none.
+    """
     secret = [truth.name for truth in truths if not truth.valid[1:].any() and np.isnan(truth.boxes[1:]).all()]
     if secret and len(secret) == len(truths):
         raise UserError(

@@ -9,7 +9,7 @@ import numpy as np
 from mstrack.compare.plots import write_figures
 from mstrack.compare.standings import Standings, rank
 from mstrack.data import Sequence, load_sequences
-from mstrack.data.truths import Truth, truths_of
+from mstrack.data.truths import Truth, public, truths_of
 from mstrack.errors import UserError
 from mstrack.metrics.ope import SequenceScore
 from mstrack.metrics.protocols import protocol_of
@@ -51,9 +51,10 @@ def rescore(agenda: Agenda, table: Table, ground: Ground) -> Rescored:
     split = tests.get("split", "test")
     reading: dict[str, Any] = {name: tests.get(name) for name in ("modality", "arguments", "data_root")}
     sequences = list(load_sequences(tests["on"], split, **reading))
-    truths = truths_of(sequences, tests["on"], split, None, tests.get("data_root"))
+    truths = public(tests["on"], truths_of(sequences, tests["on"], split, None, tests.get("data_root")))
+    scorable = {truth.name for truth in truths}
     rows = {key: [_score(job, truths, tests["on"]) for job in found] for key, found in jobs.items()}
-    return Rescored(tests["on"], sequences, truths, rows)
+    return Rescored(tests["on"], [s for s in sequences if s.name in scorable], truths, rows)
 
 
 def report_of(table: Table, scored: Rescored) -> Report:
