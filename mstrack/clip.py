@@ -19,7 +19,7 @@ from mstrack.data.events import EventFrames, Timing, UnknownTimesError, recordin
 from mstrack.data.layout import list_frames
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
-from mstrack.results import Track, write_json, write_track
+from mstrack.results import Track, name_part, write_json, write_track
 from mstrack.tracker import TrackerBatch
 
 Progress = Callable[[int, int, str], None]
@@ -181,6 +181,7 @@ class _Pictures:
     def __init__(self, out: Path, video: bool, fps: float = 20.0) -> None:
         self.out, self.video, self.fps = out, video, fps
         self.writer: cv2.VideoWriter | None = None
+        self.part = name_part(out / "track.mp4")
         self.count = 0
 
     def __enter__(self) -> "_Pictures":
@@ -201,7 +202,7 @@ class _Pictures:
             height, width = (side // 2 * 2 for side in bgr.shape[:2])
             if self.writer is None:
                 codec = cv2.VideoWriter.fourcc(*"mp4v")
-                self.writer = cv2.VideoWriter(str(self.out / ".track.part.mp4"), codec, self.fps, (width, height))
+                self.writer = cv2.VideoWriter(str(self.part), codec, self.fps, (width, height))
                 if not self.writer.isOpened():
                     raise UserError(
                         f"{self.out / 'track.mp4'} cannot be written: OpenCV here has no mp4 encoder. Leave out --video."
@@ -212,11 +213,10 @@ class _Pictures:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.writer is not None:
             self.writer.release()
-            part = self.out / ".track.part.mp4"
             if kind is None:
-                part.replace(self.out / "track.mp4")
+                self.part.replace(self.out / "track.mp4")
             else:
-                part.unlink(missing_ok=True)
+                self.part.unlink(missing_ok=True)
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:

@@ -15,6 +15,7 @@ from mstrack.data import load_sequences
 from mstrack.errors import UserError
 from mstrack.models.blocks import Prediction
 from mstrack.models.network import Network
+from mstrack.results import name_part
 from mstrack.tracker import TrackerBatch
 
 Progress = Callable[[int, int, str], None]
@@ -71,7 +72,7 @@ def export(source: str | Path, target: Path, progress: Progress | None = None) -
         raise UserError(f"there is no folder {target.parent}: make it first.")
     advance()
     network = checkpoint.load(source)
-    part = target.with_name(f".{target.name}.part.onnx")
+    part = name_part(target)
     try:
         advance()
         write_onnx(network, part)

@@ -1,9 +1,11 @@
 """Result folders: a text file of boxes per sequence, one of confidences, and `run.json` saying what made them."""
 
+import contextlib
 import json
 import os
 import re
-import tempfile
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,26 +26,41 @@ class Track(NamedTuple):
     """Frames that came without their second modality."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that it is whole or absent.
+def name_part(path: Path) -> Path:
+    """A name beside a file, with its ending, that no other process writes to: for what is to become that file."""
+    return path.with_name(f".{path.stem[:60]}.{secrets.token_hex(6)}.part{path.suffix}")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
+    """A name to write to; what is there at the end takes the file's place, which is whole or absent at any time.
+
+    Args:
+        path: The file; its folder is made.
+        flush: Whether to wait until it is on the disk, and so survives a power cut.
 
     Raises:
         UserError: The folder cannot be written or the disk is full; an older file of that name is intact.
     """
-    temporary = None
+    part = name_part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        yield part
+        if flush:
+            with part.open("r+b") as file:
+                os.fsync(file.fileno())
+        part.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror or error}. What was there before is intact.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; see `replacing`."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_track(folder: Path, sequence: str, track: Track) -> None:

@@ -270,7 +270,7 @@ def test_a_disk_without_room_leaves_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     checkpoint.save_state(path, {"step": 1})
     told = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True).stdout
-    assert f"{path} cannot be written: File too large; the file that was there before is as it was" in told
+    assert f"{path} cannot be written: File too large. What was there before is intact" in told
     assert checkpoint.load_state(path) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
 
@@ -284,6 +284,25 @@ while True:
     step += 1
     checkpoint.save_state(sys.argv[1], {"step": step, "numbers": torch.full((500_000,), float(step))})
 """
+
+
+def test_several_writers_of_a_file_leave_that_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    writers = [subprocess.Popen([sys.executable, "-c", ENDLESS, str(path)]) for _ in range(2)]
+    try:
+        steps = set()
+        deadline = time.monotonic() + 60
+        while len(steps) < 20 and time.monotonic() < deadline:
+            if path.exists():
+                state = checkpoint.load_state(path)
+                assert (state["numbers"] == state["step"]).all()
+                steps.add(state["step"])
+        assert len(steps) == 20
+        assert [writer.poll() for writer in writers] == [None, None]
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
 
 
 def test_kill_9_leaves_a_whole_file(tmp_path: Path) -> None:
