@@ -10,16 +10,62 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
+
+from mstrack.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on this system: nobody is kept out
+    fcntl = None  # type: ignore[assignment]
 
 FOLDER = ".claims"
 BEAT = 15.0
 """Seconds between two signs of life of a process that holds claims."""
 LOST = 120.0
 """Seconds of silence after which a process on another machine counts as dead."""
+
+
+_HELD: set[Path] = set()
+
+
+@contextlib.contextmanager
+def alone(folder: Path, work: str) -> Iterator[None]:
+    """Keep others from the same work in a folder; where its file system knows no locks, nobody is kept out.
+
+    Args:
+        folder: Where; it is made.
+        work: What is done there, as the others are told.
+
+    Raises:
+        UserError: Somebody is at it; or the folder cannot be written.
+    """
+    path = folder.resolve() / ".lock"
+    busy = f"another {work} is under way in {folder}: wait until it is done, or name another folder."
+    if path in _HELD:
+        raise UserError(busy)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    with handle:
+        if fcntl:
+            try:  # a lock of this process alone: those that it starts must not hold it longer than it lives
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                raise UserError(busy) from error
+            except OSError:
+                pass
+        _HELD.add(path)
+        try:
+            yield
+        finally:
+            _HELD.discard(path)
 
 
 class Claims:

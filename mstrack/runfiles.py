@@ -1,23 +1,41 @@
 """What a training run leaves in its folder: the state that it goes on from, and checkpoints."""
 
+import contextlib
 import datetime
 import json
 import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mstrack import __version__, checkpoint, distributed
+from mstrack.claims import alone
 from mstrack.config import Config, dump_config, load_config
 from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.models.network import Network
 from mstrack.results import write_text
 from mstrack.tuning import TunedAdamW
+
+
+@contextlib.contextmanager
+def occupy(config: Config, place: Place) -> Iterator[None]:
+    """Keep other trainings out of the folder of the run; what a killed one was writing is removed.
+
+    Raises:
+        UserError: One is under way there.
+    """
+    if not place.first:
+        yield
+        return
+    with alone(config.run.out, "`mst train`"):
+        for remains in config.run.out.rglob(".*.part.safetensors"):
+            remains.unlink(missing_ok=True)
+        yield
 
 
 def resume(config: Config, network: Network, optimizer: TunedAdamW, place: Place) -> tuple[int, float]:

@@ -32,7 +32,7 @@ from mstrack.errors import UserError
 from mstrack.joining import average_gradients, join_processes, share_statistics
 from mstrack.journal import Journal, Watch
 from mstrack.recorded import RecordedPass
-from mstrack.runfiles import resume, save_model, save_state
+from mstrack.runfiles import occupy, resume, save_model, save_state
 from mstrack.sensitivity import measure_trained
 from mstrack.tuning import TunedAdamW
 from mstrack.validation import validate
@@ -65,7 +65,8 @@ def train(
     config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
     place = distributed.start(config.run.device, config.run.timeout)
     try:
-        made = _run(config, place, progress or (lambda done, total, text: None), interrupted)
+        with occupy(config, place):
+            made = _run(config, place, progress or (lambda done, total, text: None), interrupted)
     except RuntimeError as error:
         if config.run.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = str(error).splitlines()[0]

@@ -59,6 +59,7 @@ LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 SIDEWAYS = {
     ("registry", "errors"),
     ("results", "errors"),
+    ("claims", "errors"),
     ("filetree", "errors"),
     ("checkpoint", "published"),
     ("checkpoint", "tensorfile"),

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from mstrack import claims
-from mstrack.claims import LOST, Claims, anybody_at_work
+from mstrack.claims import LOST, Claims, alone, anybody_at_work
+from mstrack.errors import UserError
 from mstrack.evaluation import evaluate
 from mstrack.foreign import open_tracker
 from mstrack.results import read_json
@@ -56,6 +57,34 @@ def test_what_a_dead_process_had_is_had_again_once(tmp_path: Path) -> None:
     assert take_all(tmp_path, ["first", "second"]) == Counter(["first", "second"])
     assert anybody_at_work(tmp_path)
     assert not Claims(tmp_path).is_free("first")
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from mstrack.claims import alone
+with alone(Path(sys.argv[1]), "work"):
+    if os.fork():
+        print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_process_is_alone_in_a_folder_until_it_dies_whatever_it_has_started(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"another work is under way in {tmp_path}"), alone(tmp_path, "work"):
+            pass
+        holder.kill()
+        holder.wait()
+        with alone(tmp_path, "work"), pytest.raises(UserError, match="another work"), alone(tmp_path, "work"):
+            pass
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
 
 
 def test_what_is_held_ends_with_the_context_and_nothing_is_left(tmp_path: Path) -> None:

@@ -287,6 +287,22 @@ def test_a_finished_run_returns_at_once(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == stamp
 
 
+def test_a_second_training_in_the_folder_is_refused(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def begin_another(done: int, total: int, text: str) -> None:
+        with pytest.raises(UserError, match="another `mst train` is under way in") as found:
+            train(recipe(tmp_path))
+        refused.append(str(found.value))
+
+    remains = tmp_path / "run" / ".state.0123.part.safetensors"
+    remains.parent.mkdir()
+    remains.write_bytes(b"what a killed training was writing")
+    train(recipe(tmp_path), progress=begin_another)
+    assert len(refused) >= 12
+    assert not remains.exists()
+
+
 def test_the_checkpoint_says_what_made_it(tmp_path: Path) -> None:
     model = checkpoint.load(train(recipe(tmp_path)))
     assert model.provenance["seed"] == 0

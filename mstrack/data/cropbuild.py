@@ -1,13 +1,12 @@
 """Making the cache of crops (`cropcache.py`): in parallel, resumable, within a bounded number of bytes."""
 
-import contextlib
 import hashlib
 import json
 import shutil
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as List
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mstrack.claims import alone
 from mstrack.data.cropcache import (
     FINISHES,
     JPEG,
@@ -36,11 +36,6 @@ from mstrack.data.pairs import Extent, Pairing, find_extent
 from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError
 from mstrack.machine import usable_cores
-
-try:
-    import fcntl
-except ImportError:  # not on every system; without it nobody notices that two builds work in one folder
-    fcntl = None  # type: ignore[assignment]
 
 SHARE = 0.98
 """Of the crops, how many lie within what is kept (the others are read from the dataset)."""
@@ -98,7 +93,7 @@ def build(
     wanted = {name_entry(sequence): sequence for sequence in sequences if len(sequence) > 1}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with alone(folder, "`mst data cache`"):
             for half in folder.glob(".half-*"):
                 shutil.rmtree(half)
             todo = {key: s for key, s in wanted.items() if not _is_finished(folder / key, s, plan, verify)}
@@ -125,24 +120,6 @@ def build(
     except OSError as error:
         raise UserError(f"the crop cache {folder} cannot be written: {error}.") from error
     return Built(len(todo), kept, budget.used, extent.margin, 1 - share)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other builds out of a folder.
-
-    Raises:
-        UserError: One is under way there.
-    """
-    with (folder / ".lock").open("w") as handle:
-        if fcntl:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another `mst data cache` is under way in {folder}: wait until it is done, or name another folder."
-                ) from error
-        yield
 
 
 class _Plan(NamedTuple):
