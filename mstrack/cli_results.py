@@ -1,5 +1,6 @@
 """The commands on anybody's raw results: `score`, `export-results`, `compare`, `plot`."""
 
+import re
 import shutil
 import sys
 import textwrap
@@ -9,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from mstrack.cli_data import DataRoot, Root
+from mstrack.errors import UserError
 from mstrack.terminal import print_table, say
 
 results_app = typer.Typer()
@@ -25,6 +27,9 @@ Annotations = Annotated[
 Form = Annotated[
     Literal["auto", "xywh", "corners"], typer.Option("--format", help="What four values are; auto: by the annotation.")
 ]
+ImageSize = Annotated[
+    str | None, typer.Option("--size", metavar="WxH", help="Of images that are not there; long-term F cuts boxes to it.")
+]
 
 
 @results_app.command()
@@ -37,6 +42,7 @@ def score(
     data_root: DataRoot = None,
     protocol: Protocol = None,
     form: Form = "auto",
+    size: ImageSize = None,
     strict: Annotated[bool, typer.Option("--strict", help="A sequence without a result is an error.")] = False,
     json: Annotated[Path | None, typer.Option(help="File of all scores, unrounded, and how they were computed.")] = None,
 ) -> None:
@@ -49,7 +55,7 @@ def score(
     from mstrack.results import write_json
     from mstrack.scoring import describe, findings, score_paths, stamp, table_rows
 
-    truths = load_truths(on, split, annotations, root, data_root)
+    truths = load_truths(on, split, annotations, root, data_root, _read_size(size))
     scored = score_paths(results, truths, on, protocol, form, strict)
     made = stamp(on, split, truths, protocol or protocol_of(on))
     if json is not None:
@@ -107,6 +113,7 @@ def compare(
     ] = None,
     protocol: Protocol = None,
     form: Form = "auto",
+    size: ImageSize = None,
     frames: Annotated[
         Literal["embed", "link", "none"],
         typer.Option(help="Frames of the chosen sequences: small in the page, linked where they lie, or none."),
@@ -125,7 +132,7 @@ def compare(
     from mstrack.compare.published import published_results
     from mstrack.compare.standings import read_standings
 
-    standings = read_standings(results, on, split, annotations, root, data_root, protocol, form)
+    standings = read_standings(results, on, split, annotations, root, data_root, protocol, form, _read_size(size))
     films = find_films(standings, frames, chosen, show or (), split, root, data_root, modality, on)
     rows = published_results(on) if published else []
     if published and not rows:
@@ -161,6 +168,20 @@ def plot(
     standings = read_standings(results, on, split, annotations, root, data_root, protocol, form)
     for file in write_figures(out, standings, file_type, measure, only or (), part, pair):
         say(str(file))
+
+
+def _read_size(text: str | None) -> tuple[int, int] | None:
+    """Width and height of `640x360`.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text.strip().lower())
+    if found is None:
+        raise UserError(f"--size {text}: expected width and height in pixels, such as 640x360.")
+    return int(found[1]), int(found[2])
 
 
 def _say_indented(lines: list[str]) -> None:

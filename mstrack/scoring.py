@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mstrack import __version__
 from mstrack.data.splits import describe_list
@@ -133,8 +132,7 @@ def score_results(results: RawResults, truths: list[Truth], protocol: str, long_
         for note in score.notes:
             said[re.sub(r"\d+", "", note)].append((truth.name, note))
         if long_term:
-            reported = np.concatenate([np.full((lead, 4), np.nan), track.boxes])
-            sure.append(_score_long_term(reported, confidence, truth))
+            sure.append(_score_long_term(track, lead, truth.name in results.given, truth))
     if refused:
         more = f"\n  and {len(refused) - 3} more" if len(refused) > 3 else ""
         raise UserError(f"{results.name}: {len(refused)} result(s) cannot be scored.\n  " + "\n  ".join(refused[:3]) + more)
@@ -144,6 +142,9 @@ def score_results(results: RawResults, truths: list[Truth], protocol: str, long_
     if results.given:
         notes.append(f"frame 0 is the box that was given in {len(results.given)} sequence(s)")
     notes += [_merge(entries) for entries in said.values()]
+    unsized = sum(truth.size is None for truth in truths if truth.name in scores)
+    if long_term and unsized:
+        notes.append(f"F, Pr, Re: boxes are not cut to the images in {unsized} sequence(s), whose size is not known (--size)")
     summary = ope.summarise(list(scores.values()), protocol)
     dropped = ", ".join(f"{name} {summary.dropped[name]}" for name in ope.MEASURES if summary.dropped[name])
     if dropped:
@@ -235,11 +236,25 @@ def _leading_frames(truth: Truth, rows: int) -> int:
     return shorter if shorter in (int(np.argmax(truth.valid)), int(np.argmax(flagged))) else 0
 
 
-def _score_long_term(boxes: NDArray[np.float64], confidence: NDArray[np.float64], truth: Truth) -> longterm.LongTermScore:
-    lacking = max(len(truth.boxes) - len(boxes), 0)
-    boxes = np.concatenate([boxes, np.full((lacking, 4), np.nan)])[: len(truth.boxes)]
-    confidence = np.concatenate([confidence, np.full(lacking, np.nan)])[: len(truth.boxes)]
-    return longterm.score(boxes, confidence, truth.boxes, truth.valid)
+def _score_long_term(track: Track, lead: int, coded: bool, truth: Truth) -> longterm.LongTermScore:
+    """The first row is the box that the tracker was given, which the VOT toolkit does not take for an answer.
+
+    Its own files have a code there and no confidence, which it reads as 0; a number there counts as it is.
+
+    Args:
+        track: The result.
+        lead: How many frames of the annotation come before its first row.
+        coded: Whether its file has the toolkit's code.
+        truth: The annotation.
+    """
+    frames = len(truth.boxes)
+    rows = min(len(track.boxes), frames - lead)
+    boxes, confidence = np.full((frames, 4), np.nan), np.full(frames, np.nan)
+    boxes[lead + 1 : lead + rows] = track.boxes[1:rows]
+    confidence[lead : lead + rows] = track.confidence[:rows]
+    if not coded or np.isnan(confidence[lead]):
+        confidence[lead] = 0
+    return longterm.score(boxes, confidence, truth.boxes, truth.valid, size=truth.size)
 
 
 def _check_lengths(results: RawResults, truths: list[Truth]) -> None:

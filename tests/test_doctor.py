@@ -20,10 +20,10 @@ from mstrack import cli
 from mstrack.data import doctor
 from mstrack.data.doctor import check, checked_splits, official_counts
 from mstrack.data.doctor.findings import Counts, Report
-from mstrack.data.doctor.headers import image_size
 from mstrack.data.doctor.inspection import find_gap
 from mstrack.data.doctor.survey import count_sequences, recognise, survey
 from mstrack.data.drawing import TRUTH, contact_sheet, draw_box, draw_frame, save_picture
+from mstrack.data.headers import image_size
 from mstrack.data.numbered import Numbered
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.data.splits import read_list

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mstrack.data.truths import load_truths
 from mstrack.errors import UserError
 from mstrack.metrics.longterm import (
     MEASURES,
@@ -18,6 +19,9 @@ from mstrack.metrics.longterm import (
     summarise,
     trace,
 )
+from mstrack.rawresults.export import export_paths
+from mstrack.results import Track, write_track
+from mstrack.scoring import score_paths
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
 GOLDEN = json.loads((Path(__file__).parent / "golden_longterm.json").read_text())
@@ -96,6 +100,47 @@ def test_equals_the_vot_toolkit(case):
     recall, precision = np.transpose(golden["curve"])
     np.testing.assert_allclose(summary.recall, recall, atol=1e-8)
     np.testing.assert_allclose(summary.precision, precision, atol=1e-8)
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"])
+def test_every_form_of_a_result_is_scored_as_the_vot_toolkit_scores_its_own(case, tmp_path):
+    golden = GOLDEN["cases"][case]
+    sequences = make_sequences(golden["seed"], golden["lengths"])
+    write_workspace(tmp_path / "workspace", sequences)
+    official, ours = tmp_path / "workspace" / "results" / "golden", tmp_path / "ours"
+    for name, (boxes, confidence, truths) in sequences.items():
+        boxes, confidence = boxes.copy(), confidence.copy()
+        boxes[0], confidence[0] = truths[0], 1  # what `mst eval` stores of the box that is given
+        write_track(ours, name, Track(boxes, confidence))
+    root = tmp_path / "workspace" / "sequences"
+    truths = load_truths("vot-rgbd", root=root)
+
+    def scores(folder, against=truths):
+        (found,) = score_paths([folder], against, "vot-rgbd")
+        return found
+
+    def rounded(found):
+        return {name: round(found[name], 4) for name in MEASURES}
+
+    assert rounded(scores(official).percent) == rounded(golden)
+    assert rounded(scores(ours).percent) == rounded(golden["unsaid"])
+    export_paths([ours], "vot-rgbd", tmp_path / "exported", root=root)
+    for folder in (tmp_path / "exported", official):
+        for file in folder.rglob("*_confidence.value"):
+            assert folder == official or file.read_text().startswith("\n")
+            file.write_text("\n" + file.read_text().split("\n", 1)[1])
+        assert rounded(scores(folder).percent) == rounded(golden["unsaid"])
+
+    annotations = tmp_path / "annotations"
+    for name in sequences:
+        (annotations / name).mkdir(parents=True)
+        (root / name / "groundtruth.txt").rename(annotations / name / "groundtruth.txt")
+    unsized = scores(ours, load_truths("vot-rgbd", "all", annotations))
+    if case == "many":  # no box of the other one reaches beyond its images where it matters
+        assert unsized.percent["F"] != pytest.approx(golden["unsaid"]["F"])
+    assert any("boxes are not cut to the images in" in note for note in unsized.notes)
+    sized = load_truths("vot-rgbd", "all", annotations, size=SIZE)
+    assert rounded(scores(ours, sized).percent) == rounded(golden["unsaid"])
 
 
 def test_overlaps_equal_the_vot_toolkit():

@@ -157,6 +157,7 @@ def read_standings(
     data_root: Path | None = None,
     protocol: str | None = None,
     form: Literal["auto", "xywh", "corners"] = "auto",
+    size: tuple[int, int] | None = None,
 ) -> Standings:
     """Read and score raw results of trackers, and compare them.
 
@@ -169,11 +170,12 @@ def read_standings(
         data_root: Where datasets are looked for.
         protocol: Name of the scoring convention; None: that of the dataset's published numbers.
         form: What four values are.
+        size: Width and height in pixels of images that are not there.
 
     Raises:
         UserError: As `load_truths` and `score_paths`.
     """
-    truths = load_truths(dataset, split, annotations, root, data_root)
+    truths = load_truths(dataset, split, annotations, root, data_root, size)
     chosen = protocol or protocol_of(dataset)
     scored = score_paths(paths, truths, dataset, chosen, form)
     made = stamp(dataset, split, truths, chosen)

@@ -4,7 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as List
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mstrack.data import load_sequences
 from mstrack.data.annotations import orient_flags, read_attributes, read_boxes, read_flags, usable
+from mstrack.data.headers import image_size
 from mstrack.data.layout import natural
 from mstrack.data.rgbe import ATTRIBUTE_FOLDERS, ATTRIBUTES
 from mstrack.data.rgbt import LASHER_ATTRIBUTES, RGBT234_ATTRIBUTES
@@ -40,6 +41,7 @@ class Truth:
         present: (N,) the annotation's own flags, True where the target is present; None where it has none.
         aux_boxes: (K, 4) boxes in the second modality, where both are annotated (RGBT234); None where not.
         attributes: Challenges.
+        size: Width and height of its images in pixels, where they are known and the data set's scores depend on them.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Truth:
     present: NDArray[np.bool_] | None = None
     aux_boxes: NDArray[np.float64] | None = None
     attributes: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -63,6 +66,8 @@ class Layout(NamedTuple):
     """Patterns, and the flag of a frame with the target."""
     second: str = ""
     """Pattern of the boxes in the second modality."""
+    images: str = ""
+    """Folder of images beside the boxes whose size is wanted: the long-term scores cut boxes to it."""
 
 
 _INSIDE = "<sequence>/groundtruth.txt"
@@ -71,12 +76,12 @@ _APART = (("absent/<sequence>.txt", 0),)
 _RGBT = tuple(Layout(f"<sequence>/{file}.txt", second="<sequence>/infrared.txt") for file in ("init", "groundtruth", "visible"))
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "coesot": (Layout(_INSIDE, _PRESENT),),
-    "depthtrack": (Layout(_INSIDE),),
+    "depthtrack": (Layout(_INSIDE, images="color"),),
     "fe108": (Layout("<sequence>/groundtruth_rect.txt"), Layout(_INSIDE)),
     "lasher": (Layout("gt/<sequence>.txt"), *_RGBT),
     "rgbt234": _RGBT[::-1],
     "visevent": (Layout("gt_rect/<sequence>.txt", _APART), Layout(_INSIDE, (*_PRESENT, *_APART))),
-    "vot-rgbd": (Layout(_INSIDE),),
+    "vot-rgbd": (Layout(_INSIDE, images="color"),),
 }
 """Patterns of the files' last two parts; anything may be before them."""
 ANY = (Layout(_INSIDE, _PRESENT), *(Layout(f"{folder}/<sequence>.txt") for folder in ("gt", "anno", "annotations")))
@@ -95,6 +100,7 @@ def load_truths(
     annotations: Path | None = None,
     root: Path | None = None,
     data_root: Path | None = None,
+    size: tuple[int, int] | None = None,
 ) -> list[Truth]:
     """The annotations of a split, every row of them: leading frames without the target are not cut off.
 
@@ -104,12 +110,14 @@ def load_truths(
         annotations: A folder with the annotation files or archives of them anywhere in it, or one archive.
         root: The data set's own folder, where `annotations` is None; None: it is looked for, see `roots.py`.
         data_root: Where to look for it.
+        size: Width and height in pixels of the images that are not there.
 
     Raises:
         UserError: Unknown names; none of the sequences is there; or a file is malformed, or has another number of rows than
             the one beside it.
     """
-    return public(dataset, _load(dataset, split, annotations, root, data_root))
+    truths = public(dataset, _load(dataset, split, annotations, root, data_root))
+    return [replace(truth, size=truth.size or size) for truth in truths]
 
 
 def _load(dataset: str, split: str, annotations: Path | None, root: Path | None, data_root: Path | None) -> list[Truth]:
@@ -269,7 +277,20 @@ def _read(name: str, path: str, spot: _Spot, attributes: Attributes) -> Truth:
     aux_boxes = read_boxes(_as_path(second)) if second else None
     if aux_boxes is not None and len(aux_boxes) != len(boxes):
         warn(name, "length", f"{len(boxes)} boxes in the first and {len(aux_boxes)} in the second modality.")
-    return Truth(name, boxes, present, aux_boxes, attributes(name, spot))
+    return Truth(name, boxes, present, aux_boxes, attributes(name, spot), _size_beside(spot.tree[path], spot.layout))
+
+
+def _size_beside(boxes: File, layout: Layout) -> tuple[int, int] | None:
+    """Width and height of the first image in the layout's folder beside the boxes; None where there is none that says it."""
+    folder = Path(boxes.where).parent / layout.images
+    if not layout.images or not folder.is_dir():
+        return None
+    image = min((file for file in folder.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp")), default=None)
+    try:
+        return None if image is None else image_size(image)
+    except UserError as error:
+        warn(folder.parent.name, "size", f"the size of its images is not known: {error}")
+        return None
 
 
 def _attribute_reader(dataset: str) -> Attributes:

@@ -85,7 +85,7 @@ def score(
     Args:
         boxes: (N, 4) predicted x, y, w, h in pixels; a row with NaN is a frame in which the tracker reports nothing. The
             toolkit's own result files have no box in frame 0, so that frame fails there; give NaN for the same number.
-        confidence: (M,) with M >= N; None is 0 throughout, as in the toolkit.
+        confidence: (M,) with M >= N; None is 0 throughout, as in the toolkit, which also has 0 in frame 0.
         truths: (N, 4) annotated x, y, w, h in pixels; NaN where the target is absent.
         valid: (N,) bool, False where the target is absent.
         size: Width and height of the images, which boxes are cut to; None cuts nothing.

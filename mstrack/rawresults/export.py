@@ -41,7 +41,7 @@ def _flat(folder: str, separator: str) -> Export:
 def _vot(tracker: str, sequence: str, track: Track, times: Values | None) -> Iterator[tuple[str, str]]:
     head = f"{tracker}/rgbd-unsupervised/{sequence}/{sequence}_001"
     yield f"{head}.txt", "1\n" + _lines(track.boxes[1:], ",")
-    yield f"{head}_confidence.value", _column(track.confidence)
+    yield f"{head}_confidence.value", "\n" + _column(track.confidence[1:])  # none for the box that was given
     if times is not None:
         yield f"{head}_time.value", _column(times)
 

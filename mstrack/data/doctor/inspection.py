@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mstrack.boxes import corners
 from mstrack.data.doctor.findings import Finding, SequenceFacts, Size
-from mstrack.data.doctor.headers import image_size
+from mstrack.data.headers import image_size
 from mstrack.data.imagefiles import decode_bytes, is_cut_short, read_bytes
 from mstrack.data.images import is_blank
 from mstrack.data.layout import Files
