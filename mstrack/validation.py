@@ -36,8 +36,8 @@ def validate(network: Network, config: Config, footage: list[Footage], place: Pl
         clips = [s.cut(0, min(settings.val_frames, len(s))) for _, sequences in footage for s in sequences]
         clips = clips[: settings.val_clips]
         own_clips = clips[place.rank :: place.world]
-        tracked = {c.name: t for c, t in follow(network, own_clips, missing=config.data.missing)}
-        each = [ope.score(tracked[c.name].boxes, None, c.boxes, c.valid) for c in own_clips]
+        tracked = follow(network, own_clips, missing=config.data.missing)  # in an order of its own; names may be shared
+        each = [ope.score(track.boxes, None, clip.boxes, clip.valid) for clip, track in tracked]
         success = torch.tensor([sum(s.success.mean() for s in each), len(each)], device=place.device, dtype=torch.float64)
         total, count = mean_over_ranks(success).tolist()
         scores["SR"] = 100 * total / count

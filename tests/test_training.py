@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,17 @@ def test_validation_chooses_alpha_after_training(tmp_path: Path) -> None:
     assert model.provenance["validation"]["SR"] == pytest.approx(scores[best]["SR"])
     for n, p in model.named_parameters():
         torch.testing.assert_close(p.detach(), before[n].lerp(state["model"][n], alphas[best]), rtol=1e-6, atol=1e-7)
+
+
+def test_clips_of_one_name_from_two_sources_are_scored_each_by_its_own_boxes(tmp_path: Path) -> None:
+    config = load_config(recipe(tmp_path), ["train.val_samples=0"])
+    ((source, sequences),) = read_sources(config.data.val, config)
+    first, second = (replace(sequence, name="same") for sequence in sequences[:2])
+    network, place = build_model(config), Place(0, 1, torch.device("cpu"))
+    apart = [validate(network, config, [(source, [clip])], place)["SR"] for clip in (first, second)]
+    assert apart[0] != pytest.approx(apart[1])
+    together = validate(network, config, [(source, [first]), (source, [second])], place)["SR"]
+    assert together == pytest.approx(sum(apart) / 2)
 
 
 def test_frozen_parameters_and_their_batch_norms_stay(tmp_path: Path) -> None:
