@@ -1,11 +1,14 @@
 """The catalogue: four tables of `name: "module:object"`, and the one function that reads them.
 
-A name that holds a colon is imported directly (`my_package.data:my_set`), so third parties need no line here.
+A name that holds a colon is imported directly (`my_package.data:my_set`), so third parties need no line here. Their modules
+may be installed, or lie in the current folder.
 """
 
 import difflib
 import functools
 import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 from mstrack.errors import UserError
@@ -76,7 +79,7 @@ def resolve(kind: str, name: str) -> Any:
 
     Args:
         kind: One of the tables: `models`, `datasets`, `tunings`, `metrics`.
-        name: A name in that table, or `module:object` of your own.
+        name: A name in that table, or `module:object` of your own; the module is also looked for in the current folder.
 
     Raises:
         UserError: No such name (with the nearest name and the list), or nothing importable there.
@@ -86,6 +89,8 @@ def resolve(kind: str, name: str) -> Any:
     if target is None:
         raise UserError(unknown(kind.removesuffix("s"), name, table) + " `module:object` of your own works too.")
     module, _, attribute = target.partition(":")
+    if name not in table:
+        look_here()
     try:
         found = importlib.import_module(module)
         return getattr(found, attribute) if attribute else found
@@ -93,6 +98,13 @@ def resolve(kind: str, name: str) -> Any:
         if name in table:
             raise
         raise UserError(f"{kind.removesuffix('s')} '{name}' cannot be imported: {error}") from error
+
+
+def look_here() -> None:
+    """Let modules of the current folder be imported, as with `python -m mstrack`: the command `mst` starts without it."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
 
 def summarise(kind: str, name: str) -> str:

@@ -8,10 +8,8 @@ that it sees no target.
 import importlib
 import inspect
 import json
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from mstrack.data.sequence import Sequence
 from mstrack.errors import UserError
 from mstrack.foreign.feeding import Frames
+from mstrack.registry import look_here
 from mstrack.results import Track
 
 METHODS = ("init", "update")
@@ -90,9 +89,7 @@ def import_class(target: str) -> Any:
         UserError: It cannot be imported, or lacks a method.
     """
     module, _, name = target.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    look_here()
     found = _call(f"module '{module}' of tracker '{target}' cannot be imported", importlib.import_module, module)
     for part in name.split("."):
         if not hasattr(found, part):
