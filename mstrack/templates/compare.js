@@ -137,6 +137,11 @@ for (const t of trackers) {
     ),
   );
 }
+// What is scrolled to shows below the toolbar, as high as it is now.
+new ResizeObserver(() => {
+  const covers = getComputedStyle(find("toolbar")).position === "sticky";
+  document.documentElement.style.scrollPaddingTop = covers ? `${find("toolbar").offsetHeight + 16}px` : "";
+}).observe(find("toolbar"));
 when(["hidden"], () => {
   for (const chip of find("chips").children)
     chip.setAttribute("aria-pressed", String(!state.hidden.has(Number(chip.dataset.chip))));
