@@ -27,10 +27,11 @@ from mstrack.results import write_text
 
 
 class Part(NamedTuple):
-    """What is shown of one ground; the columns are its data sets that the paper prints numbers on."""
+    """What is shown of one ground; the columns are its data sets that the paper prints numbers on, small those besides SR."""
 
     ground: Ground
     columns: list[str]
+    small: list[str]
     heading: str
     seeds: int
     best: dict[str, str]
@@ -152,7 +153,9 @@ def _describe(agenda: Agenda, table: Table, ground: Ground, folder: Path, vector
     heading = f"RGB + {ground.name}, for {', '.join(map(spelled, ground.columns))}" if table.synthetic else spelled(ground.name)
     seeds = max((line.measured[ground.name].seeds for line in measured), default=0)
     columns = [column for column in ground.columns if any(column in line.published for line in table.lines)]
-    return Part(ground, columns, heading, seeds, best, drawings, groups, methods, heat)
+    printed = [line.published[column].percent for line in table.lines for column in columns if column in line.published]
+    small = [name for name in PRINTED[1:] if any(name in percent for percent in printed)]
+    return Part(ground, columns, small, heading, seeds, best, drawings, groups, methods, heat)
 
 
 def _say_chosen(config: Config, chosen: Mapping[str, str]) -> str:
