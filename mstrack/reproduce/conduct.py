@@ -11,7 +11,7 @@ from mstrack.errors import UserError
 from mstrack.registry import unknown
 from mstrack.reproduce.agenda import Agenda, SweepRun, foundation_jobs, plan_study, record_sweeps, refuse_stale, sweep_runs
 from mstrack.reproduce.costs import Cost, measure_costs
-from mstrack.reproduce.drawings import Drawing, Swept, draw_sweeps
+from mstrack.reproduce.drawings import Drawing, Named, Swept, draw_sweeps
 from mstrack.reproduce.estimate import estimate, say_duration
 from mstrack.reproduce.files import cost_rows, write_csv, write_markdown
 from mstrack.reproduce.jobs import Job, Site
@@ -270,7 +270,7 @@ def report_sweeps(
     drawings: list[Drawing] = []
     for modality in dict.fromkeys(modality for _, modality in choices):
         own = {Swept(sweep, site.plan.sweeps[sweep].key): c for (sweep, m), c in choices.items() if m == modality}
-        drawings += draw_sweeps(own, f"Validation, {modality}")
+        drawings += draw_sweeps(own, f"Validation, {modality}", [Named(sweep) for sweep, _ in choices])
     write_sweep_page(files[1], site.scale_name, drawings, rows, command)
     if into is not None:
         merge_sweeps(into, read_sweeps(files[0]))

@@ -1,6 +1,6 @@
 """Charts of a study: test scores over training, over momentum coefficients, and the sweeps that rates were chosen by."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -61,8 +61,13 @@ def draw_courses(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]:
             steps = np.array([step for step, _ in runs[0]], np.float64)
             curves.append(Curve(steps, np.mean([[np.nanmean(scores[measure]) for _, scores in run] for run in runs], axis=0)))
         heading = f"{measure} on {ground.name} over training"
-        drawings.append(_draw(heading, list(rows), curves, "Iteration", f"{measure} (%)"))
+        drawings.append(_draw(heading, list(rows), curves, "Iteration", f"{measure} (%)", name_rows(table, ground)))
     return drawings
+
+
+def name_rows(table: Table, ground: Ground) -> list[Named]:
+    """The rows measured on a ground: in this order, they have their colours in all charts of it."""
+    return [Named(line.label) for line in table.lines if ground.name in line.measured]
 
 
 def draw_momentum(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]:
@@ -85,12 +90,19 @@ def draw_momentum(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]
             printed |= {name: sorted(paper)} if paper else {}
         for heading, points in ((f"{measure} measured on {ground.name}", measured), (f"{measure} in the paper", printed)):
             curves = [Curve(*np.array(values, np.float64).T) for values in points.values()]
-            drawings.append(_draw(heading, list(points), curves, "Momentum coefficient", f"{measure} (%)"))
+            drawings.append(_draw(heading, list(points), curves, "Momentum coefficient", f"{measure} (%)", kinds))
     return drawings
 
 
-def draw_sweeps(choices: Mapping[Swept, Choice], heading: str) -> list[Drawing]:
-    """Success rate on the validation split over what was swept, a chart for each key; the legends have what was chosen."""
+def draw_sweeps(choices: Mapping[Swept, Choice], heading: str, order: Iterable[Named] = ()) -> list[Drawing]:
+    """Success rate on the validation split over what was swept, a chart for each key; the legends have what was chosen.
+
+    Args:
+        choices: What was chosen, by what was swept.
+        heading: Of all charts, before the key.
+        order: Names in the order of their colours; others come after them.
+    """
+    order = [*order, *(Named(swept.label) for swept in choices)]
     drawings = []
     for key in dict.fromkeys(swept.key for swept in choices):
         own = {Named(swept.label): choice for swept, choice in choices.items() if swept.key == key}
@@ -99,7 +111,7 @@ def draw_sweeps(choices: Mapping[Swept, Choice], heading: str) -> list[Drawing]:
         curves = [Curve(np.log10(values) if scaled else values, success) for values, success in points]
         chosen = [f"{choice.value:g}" for choice in own.values()]
         label = f"{key}, power of ten" if scaled else key
-        drawings.append(_draw(f"{heading}: {key}", list(own), curves, label, "Validation SR (%)", chosen))
+        drawings.append(_draw(f"{heading}: {key}", list(own), curves, label, "Validation SR (%)", order, chosen))
     return drawings
 
 
@@ -114,13 +126,22 @@ def find_choices(agenda: Agenda, ground: Ground) -> dict[Swept, Choice]:
 
 
 def _draw(
-    heading: str, names: list[Named], curves: list[Curve], x_label: str, y_label: str, ends: list[str] | None = None
+    heading: str,
+    names: list[Named],
+    curves: list[Curve],
+    x_label: str,
+    y_label: str,
+    order: Iterable[Named],
+    ends: list[str] | None = None,
 ) -> Drawing:
+    """A chart in which a name has the colour of its place in `order`, or one after all those."""
+    every = list(dict.fromkeys([*order, *names]))
     shown = ends or [f"{curve.y[-1]:.1f}" for curve in curves]
     words = ", ".join(f"{name.label} {end}" for name, end in zip(names, shown, strict=True))
-    lines = [charts.Line(i, curve.x, curve.y) for i, curve in enumerate(curves)]
+    keys = [every.index(name) for name in names]
+    lines = [charts.Line(key, curve.x, curve.y) for key, curve in zip(keys, curves, strict=True)]
     chart = charts.draw_chart(f"{heading}. {words}.", lines, x_label, y_label)
-    return Drawing(Figure(heading, chart, list(enumerate(shown))), names)
+    return Drawing(Figure(heading, chart, list(zip(keys, shown, strict=True))), every)
 
 
 def _coefficients(agenda: Agenda, key: str) -> Ends | None:

@@ -17,7 +17,7 @@ from mstrack.pictures import HeatMaps, draw_heat_maps
 from mstrack.report import draw_scores, format_number, group_scores, open_templates
 from mstrack.reproduce.agenda import Agenda
 from mstrack.reproduce.costs import Cost
-from mstrack.reproduce.drawings import Drawing, Named, draw_courses, draw_momentum, draw_sweeps, find_choices
+from mstrack.reproduce.drawings import Drawing, Named, draw_courses, draw_momentum, draw_sweeps, find_choices, name_rows
 from mstrack.reproduce.files import cost_rows
 from mstrack.reproduce.plan import Ground
 from mstrack.reproduce.rescoring import report_of, rescore, write_vectors
@@ -192,7 +192,10 @@ def _draw_sensitivity(agenda: Agenda, table: Table, ground: Ground) -> list[tupl
 def _draw_sweeps(agenda: Agenda, table: Table) -> list[Drawing]:
     if not table.synthetic:
         return []
-    drawn = [draw_sweeps(find_choices(agenda, ground), f"Validation, {ground.name}") for ground in table.grounds]
+    drawn = [
+        draw_sweeps(find_choices(agenda, ground), f"Validation, {ground.name}", name_rows(table, ground))
+        for ground in table.grounds
+    ]
     return [drawing for part in drawn for drawing in part]
 
 
