@@ -111,12 +111,13 @@ def _describe_part(part: Part, standings: Standings) -> dict[str, Any]:
     attribute = part.name not in (EVERY, COMMON)
     further = standings.long_term if part.name == EVERY else {}
     unsure = [[None, None]] * len(standings.results)
+    members = part.members & np.isfinite(standings.values["SR"]).any(axis=0) if attribute else part.members
     return {
         "name": words(part.name, standings.dataset) if attribute else part.name,
         "short": part.name,
         "attribute": attribute,
-        "sequences": int(part.members.sum()),
-        "members": _pack(np.packbits(part.members)),
+        "sequences": int(members.sum()),
+        "members": _pack(np.packbits(members)),
         "counts": part.counts.tolist(),
         "percent": {key: _rounded(values) for key, values in {**further, **part.percent}.items()},
         "intervals": dict.fromkeys(further, unsure)

@@ -204,7 +204,8 @@ def _draw_heat(standings: Standings, measure: str, shown: Sequence[int]) -> "Fig
         best = value == np.nanmax(values[:, column])
         weight = "bold" if best and len(shown) > 1 else "normal"
         axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=6, weight=weight)
-    labels = [f"{part.name.replace('_', ' ')} ({int(part.members.sum())})" for part in parts]
+    scored = np.isfinite(standings.values["SR"]).any(axis=0)
+    labels = [f"{part.name.replace('_', ' ')} ({int((part.members & scored).sum())})" for part in parts]
     axes.set_xticks(range(len(parts)), labels, rotation=45, ha="left", rotation_mode="anchor")
     axes.set_yticks(range(len(shown)), [standings.names[i] for i in shown])
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
