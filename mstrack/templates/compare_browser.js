@@ -34,6 +34,7 @@ function extentOf(film, points) {
 function drawStage() {
   const s = chosenSequence();
   const film = films[s.index];
+  find("truth").hidden = !film;
   if (!film) {
     find("stage").replaceChildren(
       make(
