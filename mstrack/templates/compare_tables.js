@@ -128,7 +128,7 @@ function drawRanking() {
   ).map(row);
   const table = make(
     "table",
-    { class: "ranking" },
+    { class: partial ? "ranking partial" : "ranking" },
     make(
       "caption",
       {},
