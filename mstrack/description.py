@@ -1,7 +1,8 @@
 """`mst info`: what a checkpoint or model is, in lines of text."""
 
-import json
 from typing import Any
+
+import yaml
 
 from mstrack import checkpoint
 from mstrack.models import Network, create_model
@@ -42,22 +43,28 @@ def describe(name: str) -> list[str]:
         )
     ]
     arguments = ", ".join(f"{key}={value!r}" for key, value in network.arguments.items())
-    lines = [
-        f"model        {network.name}({arguments})",
-        f"modalities   {network.modalities} ({_modalities(network)})",
-        f"crops        {', '.join(crops)}",
-        f"parameters   {parameters.total:,} ({_millions(parameters.total - parameters.positions)} without embeddings;"
+    said = {
+        "model": f"{network.name}({arguments})",
+        "modalities": f"{network.modalities} ({_modalities(network)})",
+        "crops": ", ".join(crops),
+        "parameters": f"{parameters.total:,} ({_millions(parameters.total - parameters.positions)} without embeddings;"
         f" {parameters.published:,} as the published code counts, with embeddings it never reads)",
-        f"trainable    {parameters.trainable:,}{_tuned(network)}",
-        f"GFLOPs       {_billions(flops.weights)} (2 x multiply-add, as papers count);"
+        "trainable": f"{parameters.trainable:,}{_tuned(network)}",
+        "GFLOPs": f"{_billions(flops.weights)} (2 x multiply-add, as papers count);"
         f" {_billions(flops.total)} with the products inside attention",
-    ]
+    }
     provenance = getattr(network, "provenance", None) or {}
     if network.family in JET and "config" not in provenance and not network.name.endswith("-tiny"):
-        lines.append("depth        encoding 'jet' (BGR order) for published depth weights")
+        said["depth"] = "encoding 'jet' (BGR order) for published depth weights"
     if network.name in PAPER:
-        lines.append(f"paper        {PAPER[network.name]}")
-    return lines + _provenance(provenance)
+        said["paper"] = PAPER[network.name]
+    pairs = [*said.items(), *_provenance(provenance)]
+    width = max(12, *(len(name) for name, _ in pairs))
+    lines = []
+    for name, value in pairs:
+        first, *rest = value.splitlines() or [""]
+        lines += [f"{name:<{width}} {first}", *(f"{'':<{width}} {line}" for line in rest)]
+    return lines
 
 
 def _modalities(network: Network) -> str:
@@ -66,13 +73,25 @@ def _modalities(network: Network) -> str:
     return "RGB and auxiliary" + ("; it reads the auxiliary alone" if network.reads == (1,) else "")
 
 
-def _provenance(provenance: dict[str, Any]) -> list[str]:
-    """What the checkpoint says of its making, one line each; the configuration last."""
-    simple = {key: value for key, value in provenance.items() if key != "config"}
-    lines = [f"{key:<12} {value if isinstance(value, str) else json.dumps(value)}" for key, value in simple.items()]
+def _provenance(provenance: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the checkpoint says of its making; the configuration last."""
+    pairs = [(key, _words(value)) for key, value in provenance.items() if key != "config"]
     if "config" in provenance:
-        lines.append(f"{'config':<12} {json.dumps(provenance['config'])}")
-    return lines
+        pairs.append(("config", yaml.safe_dump(provenance["config"], sort_keys=False, default_flow_style=None, width=100)))
+    return pairs
+
+
+def _words(value: Any) -> str:
+    """A value for people: measures of percent with one decimal."""
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} {f'{v:.1f}' if key.isupper() and isinstance(v, float) else _words(v)}" for key, v in value.items()
+        )
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "none" if value is None else str(value)
 
 
 def _tuned(network: Network) -> str:
