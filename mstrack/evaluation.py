@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mstrack import __version__, checkpoint
+from mstrack.backends import choose
 from mstrack.claims import anybody_at_work
 from mstrack.data import Sequence, arguments_of, load_sequences
 from mstrack.data.sequence import check_policy
 from mstrack.data.splits import describe_list
 from mstrack.data.truths import Truth, public, truths_of
-from mstrack.distributed import torchrun_rank
+from mstrack.distributed import choose_device, torchrun_rank
 from mstrack.errors import UserError
 from mstrack.following import Follower, NetworkFollower, Progress, Speed, track_sequences
+from mstrack.machine import describe_processor, usable_cores
 from mstrack.metrics.ope import SequenceScore, Summary
 from mstrack.metrics.protocols import find_protocol, metrics_of, protocol_of
 from mstrack.models.network import Network
@@ -121,7 +125,7 @@ def evaluate(
     _claim(folder, {"dataset": on, "split": split, **reading, **follower.identify(), "list": used})
     speed = track_sequences(follower, sequences, folder, workers, progress, missing)
     truths = truths_of(sequences, on, split, root, data_root)
-    return score_folder(folder, sequences, truths, on, split, convention, speed)
+    return score_folder(folder, sequences, truths, on, split, convention, speed, _say_where(follower))
 
 
 def _as_follower(model: Network | Follower | str | Path, batch: int, device: str, backend: str, precision: str) -> Follower:
@@ -132,6 +136,17 @@ def _as_follower(model: Network | Follower | str | Path, batch: int, device: str
     return NetworkFollower(model, batch, device, backend, precision) if isinstance(model, Network) else model
 
 
+def _say_where(follower: Follower) -> str:
+    """Device, backend and precision of a network; what another tracker runs on is not known."""
+    if not isinstance(follower, NetworkFollower):
+        return ""
+    place = choose_device(follower.device)
+    gpu = place.type == "cuda"
+    where = torch.cuda.get_device_name(place) if gpu else f"{describe_processor()}, {usable_cores()} cores"
+    named = follower.backend if follower.backend != "auto" else choose(follower.network, place, follower.precision)
+    return f"{where}; backend {named}, {follower.precision}"
+
+
 def score_folder(
     folder: Path,
     sequences: list[Sequence],
@@ -140,8 +155,11 @@ def score_folder(
     split: str,
     protocol: str,
     speed: Speed | None = None,
+    where: str = "",
 ) -> Evaluation:
-    """Stage 2: score a result folder and write `scores.json` beside the results; what has a first box alone is not scored.
+    """Stage 2: score a result folder and write `scores.json` beside the results; `where` the speed was measured.
+
+    What has a first box alone is not scored.
 
     Raises:
         UserError: A sequence has no result, or its result another number of rows; nothing can be scored; the protocol does
@@ -165,7 +183,11 @@ def score_folder(
     results = RawResults(folder.name, tracks, "mst eval")
     scored = score_results(results, truths, protocol, "longterm" in metrics_of(dataset))
     stored = read_json(folder / "scores.json") or {}
-    speeds = speed._asdict() if speed is not None else stored.get("fps") or {"file_to_box": None, "network": None}
+    speeds = (
+        {**speed._asdict(), "where": where}
+        if speed is not None
+        else stored.get("fps") or {"file_to_box": None, "network": None}
+    )
     described = {key: value for key, value in describe(scored).items() if key not in ("recognised", "lacking")}
     described |= {"fps": speeds, "frames without second modality": sum(len(track.lacking) for track in tracks.values())}
     if torchrun_rank()[0] == 0:
@@ -192,12 +214,26 @@ def write_single_report(
         subtitle=f"{len(result.sequences)} sequences, {result.summary.frames} scored frames",
         methods=[Method(name, name, result.scores, result.fps, tracked)],
         sequences=result.sequences,
-        settings={key: str(value) for key, value in read_json(result.folder / "run.json").items()},
+        settings=_say_settings(result.folder),
         protocol=result.protocol,
         reproduce=[command],
     )
     write_report(result.folder / "report.html", report)
     return result.folder / "report.html", table_rows(report)
+
+
+def _say_settings(folder: Path) -> dict[str, str]:
+    """What `run.json` says for people, and what the speed was measured on."""
+    run = read_json(folder / "run.json")
+    used, speeds = run.pop("list"), read_json(folder / "scores.json")["fps"]
+    of = f" of {used['of']}" if "of" in used else ""
+    run["sequences"] = f"list {used['name']}, hash {used['hash']}: {used['sequences']}{of} sequences"
+    run["frames per second"] = speeds.get("where") and f"from file to box, on {speeds['where']}"
+    said = {key: value for key, value in run.items() if value not in (None, "", {}, [])}
+    pairs = {
+        key: [f"{name} {given}" for name, given in value.items()] for key, value in said.items() if isinstance(value, dict)
+    }
+    return {key: ", ".join(pairs[key]) if key in pairs else str(value) for key, value in said.items()}
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
