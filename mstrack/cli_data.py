@@ -179,6 +179,8 @@ def _find_sequence(text: str, split: str | None, root: Path | None, data_root: P
         dataset, wanted = text, ""
         if (folder / "groundtruth.txt").is_file():
             return read_one(folder.absolute(), modality)
+    elif dataset not in DATASETS and ":" not in text and folder.parent.is_dir():
+        dataset, _, wanted = text.rpartition("/")
     splits = [split] if split else checked_splits(dataset) if dataset == "synthetic" else [ALL]
     names: list[str] = []
     with collect_warnings(lambda _: None):
