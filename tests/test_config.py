@@ -91,7 +91,7 @@ def test_a_recipe_that_is_not_yaml(tmp_path: Path) -> None:
         load_config(path)
 
 
-def test_modules_of_the_current_folder_are_found_by_the_command_mst_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_of_the_current_folder_are_found_by_mst_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lies_here.py").write_text("class Method: ...\n")
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder and Path(folder).resolve() != Path.cwd()])
     with pytest.raises(UserError, match="tuning 'lies_here:Method' cannot be imported"):
