@@ -285,11 +285,11 @@ def test_browser_scrubs_frames_boxes_and_overlap_together(browser, page, truths)
         document.getElementById('cursor').getAttribute('d')]"""
     moments = sample_moments(FRAMES)[sample_moments(FRAMES, 10)]
     before = run(browser, state)
-    assert before[0] == f"frame 0 of {FRAMES}"
+    assert before[0] == f"frame 0 of 0\u2013{FRAMES - 1}"
     assert before[2] == truths[0].boxes[0, 0]
     press(browser, "#scrub", "\ue014", "\ue014")
     after = run(browser, state)
-    assert after[0] == f"frame {moments[2]} of {FRAMES}"
+    assert after[0] == f"frame {moments[2]} of 0\u2013{FRAMES - 1}"
     assert after[2] == truths[0].boxes[moments[2], 0]
     assert after[1] != before[1]
     assert after[3] != before[3]

@@ -163,7 +163,7 @@ function drawOverlap() {
   svg.addEventListener("pointerup", () => {
     pressed = false;
   });
-  const every = s.points < s.frames ? `One frame in ${number(s.frames / s.points)} is kept. ` : "";
+  const every = s.points < s.frames ? `Of ${s.frames} frames, ${s.points} are kept. ` : "";
   find("overlap").replaceChildren(
     make("figcaption", {}, `Overlap over time. ${every}${gone.length ? "Shaded: no target. " : ""}`),
     svg,
@@ -177,7 +177,7 @@ function drawMoment() {
   scrub.value = String(steps.indexOf(state.step));
   const frame = frameOf(s, state.step);
   const absent = isThere(s, state.step) ? "" : ", no target";
-  find("frame").textContent = `frame ${frame} of ${s.frames}${absent}`;
+  find("frame").textContent = `frame ${frame} of 0–${s.frames - 1}${absent}`;
   scrub.setAttribute("aria-valuetext", `frame ${frame}${absent}`);
   const x = (time.left + (state.step / Math.max(s.points - 1, 1)) * (time.right - time.left)).toFixed(1);
   find("cursor").setAttribute("d", `M${x} ${time.top - 6}V${time.bottom + 4}`);
