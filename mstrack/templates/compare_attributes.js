@@ -105,7 +105,7 @@ function drawHeat() {
     const value = shown(part, t);
     if (value === null) return make("td", { class: "muted" }, "–");
     const share = relative ? Math.abs(value - means[i]) / largest : (value - low) / Math.max(high - low, 1);
-    const best = order.every((other) => (shown(part, other) ?? -1) <= value);
+    const best = order.every((other) => Number((shown(part, other) ?? -1).toFixed(1)) <= Number(value.toFixed(1)));
     return make(
       "td",
       {
