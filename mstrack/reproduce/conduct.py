@@ -263,7 +263,7 @@ def report_sweeps(
         if found is not None:
             choices[run.sweep, run.modality] = found
     rows = [
-        [sweep, modality, *(" ".join(f"{value:g}: {success:.1f}" for value, success in choice.points),), f"{choice.value:g}"]
+        [sweep, modality, ", ".join(f"{value:g}: {success:.1f}" for value, success in choice.points), f"{choice.value:g}"]
         for (sweep, modality), choice in choices.items()
     ]
     files = [site.out / FILE, out / "sweep.html"]
