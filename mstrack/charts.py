@@ -57,6 +57,7 @@ def draw_chart(
     x_range: Range | None = None,
     y_range: Range | None = None,
     mark: float | None = None,
+    powers: bool = False,
 ) -> Chart:
     """Lay out curves in the frame.
 
@@ -68,6 +69,7 @@ def draw_chart(
         x_range: Lowest and highest value of the axis; from the data where None.
         y_range: The same of the vertical axis, widened to whole ticks where None.
         mark: A value of x to point out.
+        powers: Whether x are powers of ten, which the ticks write out.
     """
     finite = [_finite(line) for line in lines]
     x_low, x_high = x_range or _extent([line.x for line in finite])
@@ -79,12 +81,13 @@ def draw_chart(
     def up(y: NDArray[np.float64]) -> NDArray[np.float64]:
         return BOTTOM - (y - y_low) / (y_high - y_low) * (BOTTOM - TOP)
 
-    x_values, y_values = find_ticks(x_low, x_high), find_ticks(y_low, y_high)
+    x_values, y_values = find_powers(x_low, x_high) if powers else find_ticks(x_low, x_high), find_ticks(y_low, y_high)
+    x_texts = [f"{10**v if powers else v:,g}" for v in x_values]
     return Chart(
         title,
         x_label,
         y_label,
-        [Tick(round(float(p), 1), f"{v:,g}") for p, v in zip(across(x_values), x_values, strict=True)],
+        [Tick(round(float(p), 1), text) for p, text in zip(across(x_values), x_texts, strict=True)],
         [Tick(round(float(p), 1), f"{v:,g}") for p, v in zip(up(y_values), y_values, strict=True)],
         [Path(line.key, _path(across(line.x), up(line.y))) for line in finite if len(line.x)],
         None if mark is None else round(float(across(np.array(mark))), 1),
@@ -96,6 +99,14 @@ def find_ticks(low: float, high: float, count: int = 5) -> NDArray[np.float64]:
     step = _step(low, high, count)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return np.array([float(f"{k * step:.12g}") for k in range(first, last + 1)])
+
+
+def find_powers(low: float, high: float) -> NDArray[np.float64]:
+    """The powers of ten inside [low, high]; with twice and five times them where that is few."""
+    whole = range(math.floor(low), math.ceil(high) + 1)
+    found = [[e + math.log10(factor) for e in whole for factor in factors] for factors in ((1, 2, 5), (1,))]
+    fine, coarse = (np.array([v for v in values if low - 1e-9 <= v <= high + 1e-9]) for values in found)
+    return fine if len(fine) <= 6 else coarse
 
 
 def thin(points: ArrayLike, limit: int = 200) -> NDArray[np.float64]:

@@ -234,6 +234,13 @@ def test_chart_maps_data_to_the_frame():
     assert TOP < heights.pop() < BOTTOM
 
 
+@pytest.mark.parametrize(("ends", "texts"), [((-4, -1.7), "0.0001 0.001 0.01"), ((-1, 0), "0.1 0.2 0.5 1")])
+def test_ticks_write_powers_of_ten_out(ends, texts):
+    chart = draw_chart("", [Line(0, np.array(ends), np.zeros(2))], "", "", powers=True)
+    assert [tick.text for tick in chart.x_ticks] == texts.split()
+    assert chart.x_ticks[0].position == LEFT
+
+
 def test_thinning_keeps_the_mean_and_short_curves():
     points = np.stack([np.arange(4000.0), np.random.default_rng(0).random(4000)], axis=1)
     np.testing.assert_allclose(thin(points).mean(axis=0), points.mean(axis=0))

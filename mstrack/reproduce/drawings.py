@@ -110,8 +110,7 @@ def draw_sweeps(choices: Mapping[Swept, Choice], heading: str, order: Iterable[N
         scaled = all((values > 0).all() for values, _ in points) and key != "data.modality_dropout"
         curves = [Curve(np.log10(values) if scaled else values, success) for values, success in points]
         chosen = [f"{choice.value:g}" for choice in own.values()]
-        label = f"{key}, power of ten" if scaled else key
-        drawings.append(_draw(f"{heading}: {key}", list(own), curves, label, "Validation SR (%)", order, chosen))
+        drawings.append(_draw(f"{heading}: {key}", list(own), curves, key, "Validation SR (%)", order, chosen, scaled))
     return drawings
 
 
@@ -133,6 +132,7 @@ def _draw(
     y_label: str,
     order: Iterable[Named],
     ends: list[str] | None = None,
+    powers: bool = False,
 ) -> Drawing:
     """A chart in which a name has the colour of its place in `order`, or one after all those."""
     every = list(dict.fromkeys([*order, *names]))
@@ -140,7 +140,7 @@ def _draw(
     words = ", ".join(f"{name.label} {end}" for name, end in zip(names, shown, strict=True))
     keys = [every.index(name) for name in names]
     lines = [charts.Line(key, curve.x, curve.y) for key, curve in zip(keys, curves, strict=True)]
-    chart = charts.draw_chart(f"{heading}. {words}.", lines, x_label, y_label)
+    chart = charts.draw_chart(f"{heading}. {words}.", lines, x_label, y_label, powers=powers)
     return Drawing(Figure(heading, chart, list(zip(keys, shown, strict=True))), every)
 
 
