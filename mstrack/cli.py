@@ -278,19 +278,19 @@ def evaluate(
 @app.command(name="list")
 def list_names(kind: Annotated[str, typer.Argument(help="models, datasets, tunings, metrics, recipes or weights.")]) -> None:
     """What there is, and what it is: models, datasets, tunings, metrics, recipes, weights."""
-    from mstrack.config import recipe_names
+    from mstrack.config import recipe_names, summarise_recipe
 
     if kind == "recipes":
-        lines = recipe_names()
+        said = {name: summarise_recipe(name) for name in recipe_names()}
     elif kind == "weights":
-        lines = sorted(f.stem for f in (Path(__file__).parent / "weights").glob("*.safetensors"))
+        said = {f.stem: summarise_recipe(f.stem) for f in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
     elif kind in TABLES:
-        width = max(map(len, TABLES[kind]))
-        lines = [f"{name:<{width}}  {summarise(kind, name)}" for name in sorted(TABLES[kind])]
+        said = {name: summarise(kind, name) for name in sorted(TABLES[kind])}
     else:
         raise UserError(unknown("list", kind, [*TABLES, "recipes", "weights"]))
-    for line in lines:
-        typer.echo(line)
+    width = max(map(len, said))
+    for name, words in said.items():
+        typer.echo(f"{name:<{width}}  {words}")
 
 
 @config_app.command()

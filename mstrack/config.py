@@ -200,6 +200,12 @@ def recipe_names() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
+def summarise_recipe(name: str) -> str:
+    """What a shipped recipe is, or the shipped weight that it made: the first line of its header."""
+    text = (resources.files("mstrack") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    return text.partition("\n")[0].lstrip("# ").rstrip(":.") + "."
+
+
 def read_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """A recipe as nested dictionaries, unchecked."""
     if isinstance(recipe, Mapping):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
+from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -45,11 +46,12 @@ def test_help_names_every_command() -> None:
         assert name in done.stdout
 
 
-@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("kind", [*TABLES, "recipes", "weights"])
 def test_list(kind: str) -> None:
     done = mst("list", kind)
     rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-    assert [name for name, *_ in rows] == sorted(TABLES[kind])
+    files = (resources.files("mstrack") / kind).iterdir() if kind not in TABLES else ()
+    assert [name for name, *_ in rows] == sorted(TABLES.get(kind) or (Path(f.name).stem for f in files))
     assert all(len(row) == 2 and len(row[1]) > 20 and "partial(" not in row[1] for row in rows)
 
 
