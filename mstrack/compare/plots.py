@@ -141,6 +141,11 @@ def _look(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[(index + index // len(COLOURS)) % len(DASHES)]}
 
 
+def _short(name: str, length: int = 28) -> str:
+    """A name that fits beside a figure of a column; both ends of a long one, as names often differ at the end."""
+    return name if len(name) <= length else f"{name[: length - 11]}…{name[-10:]}"
+
+
 def _new(width: float, height: float, **options: Any) -> tuple["Figure", "Axes"]:
     from matplotlib import pyplot
 
@@ -152,14 +157,14 @@ def _draw_curves(standings: Standings, curves: Any, percent: Any, name: str, sho
     figure, axes = _new(COLUMN, 2.5)
     x = THRESHOLDS[measure]
     for i in sorted(shown, key=lambda i: -np.nan_to_num(percent[measure][i])):
-        axes.plot(x, 100 * curves[measure][i], label=f"{standings.names[i]} {percent[measure][i]:.1f}", **_look(i))
+        axes.plot(x, 100 * curves[measure][i], label=f"{_short(standings.names[i])} {percent[measure][i]:.1f}", **_look(i))
     if mark is not None:
         axes.axvline(mark, color="#888888", linewidth=0.6, linestyle=(0, (1, 2)))
     axes.set(xlim=(x[0], x[-1]), ylim=(0, 100), xlabel=label, ylabel="Frames (%)")
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    place: dict[str, Any] = {"loc": "lower left" if measure == "SR" else "lower right"}
+    place: dict[str, Any] = {"loc": "best"}
     if len(shown) > 6:
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 3}
     axes.legend(frameon=False, title=standings.label(measure), title_fontsize=7, handlelength=2.2, labelspacing=0.25, **place)
@@ -177,7 +182,7 @@ def _draw_radar(standings: Standings, measure: str, shown: Sequence[int]) -> "Fi
     axes.set_theta_direction(-1)  # type: ignore[attr-defined]
     for k, i in enumerate(shown):
         ring = np.append(values[:, k], values[0, k])
-        axes.plot(np.append(angles, angles[0]), ring, label=standings.names[i], **_look(i))
+        axes.plot(np.append(angles, angles[0]), ring, label=_short(standings.names[i]), **_look(i))
     rings = np.arange(low, high + 1, 20 if high - low > 50 else 10)[1:]
     axes.set(ylim=(low, high), xticks=angles, yticks=rings)
     dataset = standings.dataset
@@ -207,7 +212,7 @@ def _draw_heat(standings: Standings, measure: str, shown: Sequence[int]) -> "Fig
     scored = np.isfinite(standings.values["SR"]).any(axis=0)
     labels = [f"{part.name.replace('_', ' ')} ({int((part.members & scored).sum())})" for part in parts]
     axes.set_xticks(range(len(parts)), labels, rotation=45, ha="left", rotation_mode="anchor")
-    axes.set_yticks(range(len(shown)), [standings.names[i] for i in shown])
+    axes.set_yticks(range(len(shown)), [_short(standings.names[i]) for i in shown])
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     return figure
@@ -220,7 +225,8 @@ def _draw_intervals(standings: Standings, percent: Any, intervals: Any, measure:
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(intervals[measure][i], [y, y], color=colour, linewidth=1)
         axes.plot(percent[measure][i], y, "o", color=colour, markersize=3.4)
-    axes.set_yticks(range(len(order)), [standings.names[i] for i in order])
+    axes.set_yticks(range(len(order)), [_short(standings.names[i]) for i in order])
+    axes.set_ylim(-0.7, len(order) - 0.3)
     axes.set_xlabel(f"{standings.label(measure)} (%), 95 % interval")
     axes.grid(axis="x")
     axes.set_axisbelow(True)
@@ -238,7 +244,10 @@ def _draw_scatter(standings: Standings, members: Any, measure: str, a: int, b: i
         axes.scatter(x[kept], y[kept], s=7, color=COLOURS[i % len(COLOURS)], alpha=0.75, linewidths=0)
     label = standings.label(measure)
     axes.set(
-        xlim=(0, 100), ylim=(0, 100), xlabel=f"{standings.names[b]}, {label} (%)", ylabel=f"{standings.names[a]}, {label} (%)"
+        xlim=(0, 100),
+        ylim=(0, 100),
+        xlabel=f"{_short(standings.names[b])}, {label} (%)",
+        ylabel=f"{_short(standings.names[a])}, {label} (%)",
     )
     axes.set_aspect("equal")
     axes.grid()
