@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mstrack.errors import UserError
 from mstrack.registry import unknown
+from mstrack.yamltext import parse_yaml
 
 
 class Section(BaseModel):
@@ -212,12 +213,12 @@ def read_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         return yaml.safe_load(yaml.safe_dump(dict(recipe), sort_keys=False))
     path = Path(recipe)
     try:
-        text = path.read_text() if path.is_file() else _shipped_recipe(path)
-        tree = yaml.safe_load(text)
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else _shipped_recipe(path)
     except OSError as error:
         raise UserError(f"recipe {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UserError(f"recipe {path} is not YAML: {error}") from error
+    tree = parse_yaml(text, f"recipe {path}")
     if not isinstance(tree, dict):
         raise UserError(f"recipe {path} holds {type(tree).__name__}, expected the sections {_names(Config)}.")
     return tree
@@ -258,18 +259,16 @@ def _override(tree: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"override '{text}' is not of the form section.key=value, for example train.lr=3e-4.")
+    parsed = parse_yaml(value, f"override '{text}': the value")
     *parents, last = key.strip().split(".")
     node: Any = tree
     try:
         for part in parents:
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        parsed = yaml.safe_load(value)
         if isinstance(node, list):
             node[int(last)] = parsed
         else:
             node[last] = parsed
-    except yaml.YAMLError as error:
-        raise UserError(f"override '{text}': the value is not YAML: {error}") from error
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"override '{text}': '{key}' leads through a value that has no such part.") from error
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mstrack"
 FOLDERS = ("data", "models", "tuning", "metrics")
 LAYERS = {
-    0: ("boxes", "registry", "results", "claims", "errors", "filetree", "machine"),
+    0: ("boxes", "registry", "results", "claims", "errors", "filetree", "machine", "yamltext"),
     1: (*FOLDERS, "config", "capture"),
     2: (
         "losses",
@@ -60,6 +60,7 @@ SIDEWAYS = {
     ("registry", "errors"),
     ("results", "errors"),
     ("claims", "errors"),
+    ("yamltext", "errors"),
     ("filetree", "errors"),
     ("checkpoint", "published"),
     ("checkpoint", "tensorfile"),
@@ -108,6 +109,7 @@ TORCH_FREE = (
     "cli_reproduce",
     "cli_speed",
     "filetree",
+    "yamltext",
     "rawresults",
     "scoring",
     "compare",

@@ -7,6 +7,7 @@ import yaml
 from mstrack.config import Config, dump_config, load_config, recipe_names
 from mstrack.errors import UserError
 from mstrack.registry import TUNINGS, resolve
+from mstrack.yamltext import parse_yaml
 
 SMALL = {
     "model": {"name": "mst-tiny"},
@@ -79,6 +80,31 @@ def test_all_mistakes_are_listed_at_once() -> None:
 def test_missing_recipe_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Did you mean 'quickstart'"):
         load_config(tmp_path / "quikstart.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("train:\n  lr: 1e-4\n  epochs: 1\n  lr: 1e-3\n", "the key 'lr' of line 2 is there again in line 4"),
+        ("run: {}\ndata: {}\nrun: {}\n", "the key 'run' of line 1 is there again in line 3"),
+        ("train: {seed: 2001-13-45}", "value that cannot be"),
+        ("train: {seed: !!timestamp no}", "value that cannot be"),
+        ("[" * 3000, "nested too deeply"),
+    ],
+)
+def test_yaml_that_says_two_things_or_none(tmp_path: Path, text: str, fragment: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"recipe .*recipe.yaml is not YAML.*{fragment}"):
+        load_config(path)
+    with pytest.raises(UserError, match=f"the value is not YAML.*{fragment}"):
+        load_config(SMALL, [f"model={text}"])
+
+
+def test_merged_keys_may_be_said_again() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: [*a, {<<: *a}]\n"
+    a = {"x": 1, "y": 2}
+    assert parse_yaml(text, "this") == {"a": a, "b": {"x": 1, "y": 3}, "c": [a, a]}
 
 
 def test_a_recipe_that_is_not_yaml(tmp_path: Path) -> None:

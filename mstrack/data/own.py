@@ -31,6 +31,7 @@ from mstrack.data.video import list_video
 from mstrack.errors import UserError, warn
 from mstrack.registry import unknown
 from mstrack.results import write_text
+from mstrack.yamltext import parse_yaml
 
 SPLITS = ("train", "val", "test")
 DESCRIPTION = "data.yaml"
@@ -170,10 +171,7 @@ def _read_description(root: Path) -> str | None:
     path = next((above / DESCRIPTION for above in (place, *place.parents[: DEPTH + 1]) if (above / DESCRIPTION).exists()), None)
     if path is None:
         return None
-    try:
-        found = yaml.safe_load(read_text(path, "description"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+    found = parse_yaml(read_text(path, "description"), str(path))
     if not isinstance(found, dict) or set(found) != {"modality"}:
         given = ", ".join(map(str, found)) if isinstance(found, dict) else str(found)
         raise UserError(f"{path} holds '{given}'; expected the one line 'modality: thermal' (or event, depth, rgb).")
