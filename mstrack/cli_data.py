@@ -171,17 +171,18 @@ def _find_sequence(text: str, split: str | None, root: Path | None, data_root: P
     from mstrack.data import load_sequences
     from mstrack.data.doctor import ALL, checked_splits, collect_warnings
     from mstrack.data.own import read_one
+    from mstrack.data.roots import is_own
     from mstrack.registry import DATASETS
 
     dataset, _, wanted = text.partition("/")
     folder = Path(text)
-    if dataset not in DATASETS and ":" not in dataset and folder.is_dir():
+    if dataset not in DATASETS and is_own(text):
         dataset, wanted = text, ""
         if (folder / "groundtruth.txt").is_file():
             return read_one(folder.absolute(), modality)
     elif dataset not in DATASETS and ":" not in text and folder.parent.is_dir():
         dataset, _, wanted = text.rpartition("/")
-    splits = [split] if split else checked_splits(dataset) if dataset == "synthetic" else [ALL]
+    splits = [split] if split is not None else checked_splits(dataset) if dataset == "synthetic" else [ALL]
     names: list[str] = []
     with collect_warnings(lambda _: None):
         for part in splits:

@@ -17,12 +17,14 @@ from layouts import MODULES, OFFSET, VARIANTS, build, miniature, move, tree_of, 
 
 from mstrack.data import load_sequences
 from mstrack.data.annotations import read_boxes
+from mstrack.data.doctor import check
 from mstrack.data.layout import DEPTH, describe_tree, list_frames
 from mstrack.data.own import init, own
 from mstrack.data.rgbe import ATTRIBUTES, coesot, fe108, visevent
 from mstrack.data.sequence import Sequence
 from mstrack.data.splits import read_list
 from mstrack.data.stack import list_stacks
+from mstrack.data.truths import load_truths
 from mstrack.errors import DataWarning, UserError
 from mstrack.registry import DATASETS, resolve
 
@@ -394,6 +396,22 @@ def test_a_wrong_split_a_wrong_root_and_a_wrong_folder(tmp_path: Path) -> None:
             read(dataset, tmp_path / "nowhere")
         with pytest.raises(UserError, match=rf"{dataset}: .* has none.*\n(?s:.*)<sequence>/.*groundtruth|visible\.txt"):
             read(dataset, tmp_path)
+
+
+def test_empty_names_stand_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tree_of("own", "folders"), tmp_path, ["mug"])
+    (tmp_path / "data.yaml").write_text("modality: thermal\n")
+    monkeypatch.chdir(tmp_path)
+    for load in (load_sequences, load_truths):
+        with pytest.raises(UserError, match="unknown dataset ''"):
+            load("", "all")
+        with pytest.raises(UserError, match=r"the split of '\.' has an empty name"):
+            load(".", "")
+        assert len(load(".", "all")) == 1
+    with pytest.raises(UserError, match="unknown dataset ''"):
+        check("")
+    with pytest.raises(UserError, match="the split of 'own' has an empty name"):
+        check(".", split="")
 
 
 def test_sequences_of_another_dataset_are_shown(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mstrack.data.images import check_encoding
-from mstrack.data.roots import find_root
+from mstrack.data.roots import find_root, is_own
 from mstrack.data.sequence import Frame, Sequence
+from mstrack.data.splits import check_split
 from mstrack.errors import UserError
 from mstrack.registry import DATASETS, resolve
 
@@ -25,8 +26,7 @@ def arguments_of(name: str) -> list[str]:
 
 
 def _function_name(name: str) -> str:
-    own = name not in DATASETS and ":" not in name and Path(name).is_dir()
-    return OWN if own else name
+    return OWN if is_own(name) else name
 
 
 def load_sequences(
@@ -53,7 +53,8 @@ def load_sequences(
     Raises:
         UserError: Unknown name or argument, no such folder, or what the dataset finds wrong with it.
     """
-    if _function_name(name) != name:
+    check_split(name, split)
+    if is_own(name):
         name, root = OWN, Path(name)
     function = resolve("datasets", name)
     given = dict(arguments or {})

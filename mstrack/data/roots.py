@@ -5,10 +5,16 @@ import re
 from pathlib import Path
 
 from mstrack.errors import UserError
+from mstrack.registry import DATASETS
 
 VARIABLE = "MST_DATA"
 ALIASES = {"vot-rgbd": ("cdtb", "votrgbd"), "trackingnet": ("tracking-net",), "coco": ("mscoco", "coco2017")}
 """What else the folders of datasets are called."""
+
+
+def is_own(name: str) -> bool:
+    """Whether a name stands for a folder of a user's own data, rather than for a dataset of the catalogue or a function."""
+    return bool(name) and name not in DATASETS and ":" not in name and Path(name).is_dir()
 
 
 def data_roots(given: Path | None = None) -> list[Path]:

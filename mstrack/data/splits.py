@@ -63,6 +63,16 @@ def describe_list(dataset: str, split: str, sequences: List[Sequence]) -> dict[s
     return described
 
 
+def check_split(dataset: str, split: str) -> None:
+    """Refuse a split without a name.
+
+    Raises:
+        UserError: It is empty.
+    """
+    if not split.strip():
+        raise UserError(f"the split of '{dataset}' has an empty name; `all` is every sequence that is found.")
+
+
 def split_names(dataset: str) -> list[str]:
     """The splits that a dataset has lists for; `all` is every sequence on disk."""
     known = dataset in (folder.name for folder in _FOLDER.iterdir() if folder.is_dir())

@@ -18,9 +18,9 @@ from mstrack.data.headers import image_size
 from mstrack.data.layout import natural
 from mstrack.data.rgbe import ATTRIBUTE_FOLDERS, ATTRIBUTES
 from mstrack.data.rgbt import LASHER_ATTRIBUTES, RGBT234_ATTRIBUTES
-from mstrack.data.roots import find_root
+from mstrack.data.roots import find_root, is_own
 from mstrack.data.sequence import Sequence
-from mstrack.data.splits import read_list, split_names, warn_missing
+from mstrack.data.splits import check_split, read_list, split_names, warn_missing
 from mstrack.errors import DataWarning, UserError, warn
 from mstrack.filetree import File, Files, is_archive, list_files
 from mstrack.registry import DATASETS, unknown
@@ -122,7 +122,8 @@ def load_truths(
 
 def _load(dataset: str, split: str, annotations: Path | None, root: Path | None, data_root: Path | None) -> list[Truth]:
     """As `load_truths`, with the sequences that cannot be scored."""
-    own = dataset not in DATASETS and ":" not in dataset and Path(dataset).is_dir()
+    check_split(dataset, split)
+    own = is_own(dataset)
     if dataset not in DATASETS and ":" not in dataset and not own:
         raise UserError(unknown("dataset", dataset, DATASETS) + " A folder of your own data works too.")
     if annotations is None and (own or dataset not in LAYOUTS):

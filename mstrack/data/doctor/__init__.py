@@ -15,9 +15,9 @@ from mstrack.data.doctor import inspection
 from mstrack.data.doctor.findings import Counts, Finding, Report, SequenceFacts, SplitFacts
 from mstrack.data.doctor.survey import count_sequences, recognise
 from mstrack.data.own import split_folder
-from mstrack.data.roots import find_root
+from mstrack.data.roots import find_root, is_own
 from mstrack.data.sequence import Sequence
-from mstrack.data.splits import OFFICIAL, read_list, split_names
+from mstrack.data.splits import OFFICIAL, check_split, read_list, split_names
 from mstrack.data.stills import Stills
 from mstrack.errors import DataWarning, UserError
 from mstrack.registry import DATASETS, resolve, unknown
@@ -71,7 +71,7 @@ def check(
         UserError: No such dataset, folder or split; the folder is that of a dataset of the catalogue. What is wrong inside of
             the folder is in the report.
     """
-    own = name not in DATASETS and ":" not in name and Path(name).is_dir()
+    own = is_own(name)
     dataset, folder = (OWN, Path(name)) if own else (name, root)
     resolve("datasets", dataset)
     if folder is None and dataset in DATASETS and dataset != "synthetic":
@@ -81,10 +81,10 @@ def check(
     known = recognise(Path(name)) if own else ""
     if known:
         raise UserError(f"{name} holds sequences of {known}, not data of your own: `mst data check {known} --root {name}`.")
-    if split:
+    if split is not None:
         _check_split(dataset, split, folder)
     report = Report(name, folder, "decoded" if decode else "headers" if headers else "sampled")
-    wanted = [split] if split else _present(report, dataset, folder)
+    wanted = [split] if split is not None else _present(report, dataset, folder)
     loaded = [(part, _load(report, dataset, part, folder, modality)) for part in wanted]
     with ThreadPoolExecutor(workers or (os.cpu_count() or 1) + 4) as pool:
         for facts, findings in _look(loaded, headers, decode, pool, progress):
@@ -138,6 +138,7 @@ def _declared(dataset: str) -> tuple[str, ...]:
 
 def _check_split(dataset: str, split: str, folder: Path | None) -> None:
     """Refuse a split that the dataset does not have; what splits a function of a user's own has, it says itself."""
+    check_split(dataset, split)
     if dataset == OWN and folder is not None:
         split_folder(folder, split)
         return
