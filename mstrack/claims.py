@@ -94,17 +94,28 @@ class Claims:
             self.folder.rmdir()
 
     def take(self, name: str) -> bool:
-        """Claim a name, unless somebody who is alive has it."""
+        """Claim a name, unless somebody who is alive has it.
+
+        Raises:
+            UserError: The folder cannot be written, or the disk is full.
+        """
         last = self._last(name)
         if last and self._is_alive(self._path(name, last)):
             return False
         path = self._path(name, last + 1)
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with path.open("x", encoding="utf-8") as file:
-                json.dump(_identity(os.getpid()), file)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("x", encoding="utf-8")
         except (FileExistsError, FileNotFoundError):  # or the folder went with the last claim: the next look will tell
             return False
+        except OSError as error:
+            raise UserError(f"{path} cannot be made: {error.strerror or error}.") from error
+        try:
+            with file:
+                json.dump(_identity(os.getpid()), file)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
         self.held[name] = path
         return True
 

@@ -59,6 +59,19 @@ def test_what_a_dead_process_had_is_had_again_once(tmp_path: Path) -> None:
     assert not Claims(tmp_path).is_free("first")
 
 
+def test_a_claim_that_a_full_disk_cuts_short_is_none(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from mstrack.claims import Claims\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "Claims(Path(sys.argv[1])).take('a')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert f"{tmp_path / '.claims' / 'a.1'} cannot be written: File too large" in done.stderr
+    assert Claims(tmp_path).take("a")
+
+
 HOLDER = """
 import os, sys, time
 from pathlib import Path
