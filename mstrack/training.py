@@ -80,6 +80,7 @@ def train(
 
 def _run(config: Config, place: Place, progress: Progress, interrupted: Callable[[], bool]) -> Path:
     out, settings = config.run.out, config.train
+    made = out / "model.safetensors"
 
     # ---- what is trained on what
     torch.manual_seed(settings.seed)
@@ -106,6 +107,11 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         progress(step, total, "measuring sensitivities")
         batches = optimizer.tuning.batches
         optimizer.receive(measure_trained(network, config, footage, optimizer.trained, batches, share, place))
+    lost = torch.tensor(step == total and not made.is_file(), device=place.device)
+    if distributed.any_rank(lost):  # a finished run has lost its checkpoint
+        choice, reached = _validate(optimizer, lambda: validate(network, config, held_out, place), True)
+        with optimizer.evaluation_weights(choice):
+            save_model(made, network, config, lists, step, reached, choice, place)
     prepare_blocks(network, config)
     recorded = record_passes(model, config, place)
     journal = Journal(out, step, config.run.tensorboard, place.first)
@@ -153,7 +159,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
                         best = scores["SR"]
                         save_model(out / "best.safetensors", network, config, lists, step, scores, choice, place)
                     if step == total:
-                        save_model(out / "model.safetensors", network, config, lists, step, scores, choice, place)
+                        save_model(made, network, config, lists, step, scores, choice, place)
             if config.run.keep and epoch % config.run.keep == 0:
                 with optimizer.evaluation_weights():
                     save_model(out / "kept" / f"{epoch:04d}.safetensors", network, config, lists, step, {}, None, place)
@@ -161,7 +167,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
                 save_state(config, network, optimizer, step, best, place)
                 saved = step
     journal.close()
-    return out / "model.safetensors"
+    return made
 
 
 # ---------------------------------------------------------------- the plan

@@ -299,6 +299,15 @@ def test_a_finished_run_returns_at_once(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == stamp
 
 
+def test_a_finished_run_that_lost_its_checkpoint_writes_it_again(tmp_path: Path) -> None:
+    settings = ["tuning.name=wise", "tuning.arguments={alpha: [0, 0.5, 1]}"]
+    path = train(recipe(tmp_path), settings)
+    before = path.read_bytes()
+    path.unlink()
+    assert train(recipe(tmp_path), settings) == path
+    assert path.read_bytes() == before
+
+
 def test_a_second_training_in_the_folder_is_refused(tmp_path: Path) -> None:
     refused: list[str] = []
 
