@@ -23,6 +23,8 @@ Pair = tuple[Image | None, ...]
 """The images of one frame, one per modality of the network; None: fed as zeros."""
 Cutter = Callable[[List[Pair], NDArray[np.float64], float, int, torch.device], tuple[Tensor, NDArray[np.float64]]]
 COEFFICIENT_BITS = 11
+LARGEST = 20
+"""A first box with a side above so many sides of the image is a mistake, and its crop would not fit into the memory."""
 FAR = 1 << 30
 """Added to the index of a pixel outside the image, so that it is known by its sign."""
 
@@ -196,7 +198,7 @@ def check_box(box: ArrayLike, frame: Frame, name: str) -> NDArray[np.float64]:
     """The box of a target as four float64 numbers.
 
     Raises:
-        UserError: It is not four finite numbers, has no size or lies outside the image.
+        UserError: It is not four finite numbers, has no size, lies outside the image or is far larger.
     """
     try:
         numbers = np.asarray(box, dtype=np.float64)
@@ -208,6 +210,11 @@ def check_box(box: ArrayLike, frame: Frame, name: str) -> NDArray[np.float64]:
     if w <= 0 or h <= 0:
         raise UserError(f"{name}: the box x, y, w, h = {x:g}, {y:g}, {w:g}, {h:g} has no size: w and h must be above 0.")
     height, width = frame.rgb.shape[:2]
+    if w > LARGEST * width or h > LARGEST * height:
+        raise UserError(
+            f"{name}: the box x, y, w, h = {x:g}, {y:g}, {w:g}, {h:g} is more than {LARGEST} times as large as the image of"
+            f" {width} x {height} pixels (width x height). Is it of another image, or in other units?"
+        )
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise UserError(
             f"{name}: the box x, y, w, h = {x:g}, {y:g}, {w:g}, {h:g} lies outside the image of {width} x {height} pixels"

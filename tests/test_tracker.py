@@ -291,6 +291,8 @@ def test_half_precision_stays_close() -> None:
     ("box", "says"),
     [
         ((300, 20, 10, 10), "lies outside the image of 120 x 90 pixels"),
+        ((30, 20, 1e6, 10), "more than 20 times as large as the image of 120 x 90 pixels"),
+        ((30, 20, 1e300, 1e300), "more than 20 times as large"),
         ((-20, 20, 20, 10), "lies outside"),
         ((10, 90, 20, 10), "lies outside"),
         ((10, 20, 0, 10), "has no size"),

@@ -10,6 +10,7 @@ from mstrack.boxes import Boxes
 from mstrack.data.images import Image
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
+from mstrack.results import replacing
 
 COLOUR = (0, 114, 255)
 """Of boxes, in RGB."""
@@ -21,6 +22,9 @@ GAP = 10
 SMALL, SMALL_ROOM = 28, 3
 """The box of a target that is smaller on a sheet is drawn finer, and that much outside of it: what it shows stays visible."""
 
+FAR = 1e6
+"""Pixels; whatever is farther away or larger is drawn as if it were this, which is beyond every image."""
+
 Colour = tuple[int, int, int]
 
 
@@ -29,7 +33,7 @@ def draw_box(image: Image, box: ArrayLike, colour: Colour = COLOUR, thickness: i
     values = np.asarray(box, dtype=np.float64)
     if not np.isfinite(values).all():
         return
-    x, y, w, h = (round(float(v)) for v in values)
+    x, y, w, h = (round(float(v)) for v in np.clip(values, -FAR, FAR))
     for shade, width in (((0, 0, 0), thickness + 2), (colour, thickness)):
         cv2.rectangle(image, (x, y), (x + w, y + h), shade, width, cv2.LINE_AA)
 
@@ -149,8 +153,5 @@ def save_picture(path: Path, image: Image) -> None:
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"'{path}' is no name of a picture: it should end in .png or .jpg.")
     _, data = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(image[..., ::-1]))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
+    with replacing(path) as part:
+        part.write_bytes(data.tobytes())
