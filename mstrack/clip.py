@@ -19,7 +19,7 @@ from mstrack.data.events import EventFrames, Timing, UnknownTimesError, recordin
 from mstrack.data.layout import list_frames
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
-from mstrack.results import Track, name_part, write_json, write_track
+from mstrack.results import Track, name_part, replacing, write_json, write_track
 from mstrack.tracker import TrackerBatch
 
 Progress = Callable[[int, int, str], None]
@@ -195,9 +195,9 @@ class _Pictures:
     def add(self, frame: Frame, box: NDArray[np.float64], text: str) -> None:
         bgr = np.ascontiguousarray(draw_frame(frame, box, text)[..., ::-1])
         if not self.video:
-            path = self.out / "frames" / f"{self.count:06d}.jpg"
-            if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, 90]):
-                raise UserError(f"{path} cannot be written.")
+            _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            with replacing(self.out / "frames" / f"{self.count:06d}.jpg", flush=False) as part:
+                part.write_bytes(data.tobytes())
         else:
             height, width = (side // 2 * 2 for side in bgr.shape[:2])
             if self.writer is None:
@@ -211,6 +211,10 @@ class _Pictures:
         self.count += 1
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and not self.video:
+            for path in (self.out / "frames").glob("*.jpg"):  # of an earlier, longer clip
+                if path.stem.isdecimal() and int(path.stem) >= self.count:
+                    path.unlink(missing_ok=True)
         if self.writer is not None:
             self.writer.release()
             if kind is None:

@@ -68,8 +68,11 @@ def write_track(folder: Path, sequence: str, track: Track) -> None:
 
     Where frames came without their second modality, `<sequence>_missing.txt` has their numbers, counted from 0.
     """
+    lacking = folder / f"{sequence}_missing.txt"
     if track.lacking:
-        write_text(folder / f"{sequence}_missing.txt", "".join(f"{frame}\n" for frame in track.lacking))
+        write_text(lacking, "".join(f"{frame}\n" for frame in track.lacking))
+    else:
+        lacking.unlink(missing_ok=True)  # of an earlier result
     write_text(folder / f"{sequence}_confidence.txt", "".join(f"{value:.6f}\n" for value in track.confidence))
     lines = (",".join(f"{value:.4f}" for value in row) for row in track.boxes)
     write_text(folder / f"{sequence}.txt", "".join(f"{line}\n" for line in lines))

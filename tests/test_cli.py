@@ -66,12 +66,17 @@ def test_config_show_is_a_recipe(tmp_path: Path) -> None:
 
 def test_track_writes_boxes_and_pictures(clip: Path, tmp_path: Path) -> None:
     rgb, aux = folders(clip)
+    stale, another = (tmp_path / "o" / "frames" / name for name in ("000999.jpg", "mine.jpg"))
+    stale.parent.mkdir(parents=True)
+    stale.touch(), another.touch()
     done = mst("track", clip / "small.safetensors", "--rgb", rgb, "--aux", aux, "--box", "38,40,16,14", "--out", tmp_path / "o")
     assert done.returncode == 0, done.stderr
     track = read_track(tmp_path / "o", "track")
     assert track is not None
     assert track.boxes.shape == (moving_squares.FRAMES, 4)
     np.testing.assert_allclose(track.boxes[0], [38, 40, 16, 14])
+    assert another.exists()
+    another.unlink()
     pictures = sorted((tmp_path / "o" / "frames").iterdir())
     assert len(pictures) == moving_squares.FRAMES
     picture = cv2.imread(str(pictures[0]))

@@ -20,6 +20,14 @@ def test_a_track_survives_a_round_trip(tmp_path: Path) -> None:
     assert read_track(tmp_path, "bus/2") is None
 
 
+def test_frames_that_lacked_something_are_those_of_the_last_result(tmp_path: Path) -> None:
+    for lacking in ((2, 5), ()):
+        write_track(tmp_path, "a", Track(np.ones((7, 4)), np.ones(7), lacking))
+        read = read_track(tmp_path, "a")
+        assert read is not None
+        assert read.lacking == lacking
+
+
 @pytest.mark.parametrize("separator", [",", "\t", " ", ", "])
 def test_separators(tmp_path: Path, separator: str) -> None:
     (tmp_path / "a.txt").write_text(separator.join("1234") + "\n" + separator.join(["nan"] * 4) + "\n")

@@ -11,6 +11,7 @@ from mstrack.compare.naming import words
 from mstrack.compare.standings import COMPARED, THRESHOLDS, Standings
 from mstrack.errors import UserError
 from mstrack.registry import unknown
+from mstrack.results import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,11 +126,8 @@ def _style() -> Iterator[Callable[["Figure", Path], None]]:
 
     def save(figure: "Figure", path: Path) -> None:
         date = {"Date": None} if path.suffix == ".svg" else {"CreationDate": None}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, metadata=date)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
+        with replacing(path) as part:
+            figure.savefig(part, metadata=date)
         pyplot.close(figure)
 
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
