@@ -24,7 +24,7 @@ from mstrack.models.network import Network
 from mstrack.provenance import trained_encoding, trained_modality, trained_recipe
 from mstrack.rawresults import RawResults
 from mstrack.report import Method, Report, table_rows, write_report
-from mstrack.results import Track, read_json, read_track, write_json
+from mstrack.results import Track, read_object, read_track, write_json
 from mstrack.scoring import describe, score_results, stamp
 
 UNSAID = {"precision": "fp32"}
@@ -182,12 +182,11 @@ def score_folder(
     sequences = [sequence for sequence in sequences if sequence.name in scorable]
     results = RawResults(folder.name, tracks, "mst eval")
     scored = score_results(results, truths, protocol, "longterm" in metrics_of(dataset))
-    stored = read_json(folder / "scores.json") or {}
-    speeds = (
-        {**speed._asdict(), "where": where}
-        if speed is not None
-        else stored.get("fps") or {"file_to_box": None, "network": None}
-    )
+    speeds: dict[str, Any] = {"file_to_box": None, "network": None}
+    if speed is not None:
+        speeds = {**speed._asdict(), "where": where}
+    elif isinstance(stored := (read_object(folder / "scores.json") or {}).get("fps"), dict):
+        speeds |= stored
     described = {key: value for key, value in describe(scored).items() if key not in ("recognised", "lacking")}
     described |= {"fps": speeds, "frames without second modality": sum(len(track.lacking) for track in tracks.values())}
     if torchrun_rank()[0] == 0:
@@ -224,8 +223,8 @@ def write_single_report(
 
 def _say_settings(folder: Path) -> dict[str, str]:
     """What `run.json` says for people, and what the speed was measured on."""
-    run = read_json(folder / "run.json")
-    used, speeds = run.pop("list"), read_json(folder / "scores.json")["fps"]
+    run, scores = (read_object(folder / name) or {} for name in ("run.json", "scores.json"))
+    used, speeds = run.pop("list"), scores["fps"]
     of = f" of {used['of']}" if "of" in used else ""
     run["sequences"] = f"list {used['name']}, hash {used['hash']}: {used['sequences']}{of} sequences"
     run["frames per second"] = speeds.get("where") and f"from file to box, on {speeds['where']}"
@@ -239,7 +238,7 @@ def _say_settings(folder: Path) -> dict[str, str]:
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Write or compare `run.json`: results of two trackers or lists never mix in one folder."""
     path = folder / "run.json"
-    was = read_json(path)
+    was = read_object(path)
     if was is None or not (any(folder.rglob("*.txt")) or anybody_at_work(folder)):
         write_json(path, {**identity, "mstrack": __version__})
         return

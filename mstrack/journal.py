@@ -80,7 +80,7 @@ class Journal:
         self.active = active
         if not self.active:
             return
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
         kept = [line for line in lines if _step_of(line) <= step]
         write_text(self.path, "".join(f"{line}\n" for line in kept))
         if tensorboard:

@@ -86,8 +86,14 @@ def read_track(folder: Path, sequence: str) -> Track | None:
     boxes = _read_numbers(path, columns=4)
     confidence_path = folder / f"{sequence}_confidence.txt"
     confidence = _read_numbers(confidence_path, columns=1)[:, 0] if confidence_path.is_file() else np.ones(len(boxes))
+    if len(confidence) != len(boxes):
+        raise UserError(
+            f"{confidence_path} has {len(confidence)} rows, and {path.name} {len(boxes)}. Remove both and track again."
+        )
     missing_path = folder / f"{sequence}_missing.txt"
     lacking = _read_numbers(missing_path, columns=1)[:, 0] if missing_path.is_file() else np.empty(0)
+    if not np.isfinite(lacking).all():
+        raise UserError(f"{missing_path}: expected numbers of frames, found one that is not finite.")
     return Track(boxes, confidence, tuple(int(frame) for frame in lacking))
 
 
@@ -106,9 +112,25 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not JSON ({error}). Remove it, or name another folder.") from error
 
 
+def read_object(path: Path) -> dict[str, Any] | None:
+    """As `read_json`, of a file that holds an object.
+
+    Raises:
+        UserError: It is not JSON, or holds something else.
+    """
+    found = read_json(path)
+    if found is not None and not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__}, expected an object. Remove it, or name another folder.")
+    return found
+
+
 def _read_numbers(path: Path, columns: int) -> NDArray[np.float64]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file in UTF-8. Remove it, or name another folder.") from error
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:

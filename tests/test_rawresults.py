@@ -300,6 +300,12 @@ def test_confidences_that_do_not_fit_are_said(tmp_path: Path) -> None:
         parse_column("1\nsure\n", "a")
 
 
+def test_an_empty_list_of_frames_that_lacked_something_is_none(tmp_path: Path) -> None:
+    for text in ("", "\n", "2\n\n"):
+        place(tmp_path / "o", {"boy.txt": lines(TRUTHS["boy"]), "boy_missing.txt": text})
+        assert read(tmp_path / "o").tracks["boy"].lacking == ((2,) if "2" in text else ())
+
+
 def test_an_empty_line_is_a_frame_only_where_the_count_says_so(tmp_path: Path) -> None:
     boxes = RESULTS["boy"]
     place(tmp_path / "doubled", {"boy.txt": lines(boxes).replace("\n", "\n\n")})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mstrack.errors import UserError
-from mstrack.results import Track, read_json, read_track, write_text, write_track
+from mstrack.results import Track, read_json, read_object, read_track, write_text, write_track
 
 
 def test_a_track_survives_a_round_trip(tmp_path: Path) -> None:
@@ -43,10 +43,28 @@ def test_a_malformed_line_is_named(tmp_path: Path) -> None:
         read_track(tmp_path, "a")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", b"1,2,3,4\n\xff\xfe\n", "a.txt is not a text file"),
+        ("a_confidence.txt", b"1\n", "a_confidence.txt has 1 rows, and a.txt 2"),
+        ("a_missing.txt", b"nan\n", "a_missing.txt: expected numbers of frames"),
+    ],
+)
+def test_a_damaged_result_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    write_track(tmp_path, "a", Track(np.ones((2, 4)), np.ones(2)))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        read_track(tmp_path, "a")
+
+
 def test_broken_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"run\.json is not JSON"):
         read_json(tmp_path / "run.json")
+    (tmp_path / "run.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"run\.json holds a list, expected an object"):
+        read_object(tmp_path / "run.json")
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def _read_tracker(
             if len(values) != len(found):
                 notes.append(f"{sequence}: {len(values)} confidences for {len(found)} boxes")
         frames = parse_column(lacking.read_text(), lacking.where) if lacking else ()
-        tracks[sequence] = Track(found, confidence, tuple(int(frame) for frame in frames))
+        tracks[sequence] = Track(found, confidence, tuple(int(frame) for frame in frames if np.isfinite(frame)))
     extras = [what for what, role in (("confidence", "confidence"), ("times", "time")) if files[role]]
     beside = f" with {' and '.join(extras)}" if extras else ""
     recognised = f"{len(tracks)} of {of} sequences as {' or '.join(layouts)}{beside}: {_describe(texts.values(), meaning)}"
