@@ -84,10 +84,7 @@ def draw_curves(study: str, out: Path, name: str) -> None:
         if not runs:
             continue
         steps = [step for step, _ in runs[0]]
-        means = {
-            measure: np.mean([[np.nanmean(found[measure]) for _, found in run] for run in runs], axis=0)
-            for measure in ("SR", "PR")
-        }
+        means = {measure: np.mean([[found[measure] for _, found in run] for run in runs], axis=0) for measure in ("SR", "PR")}
         for axis, (measure, values) in zip(axes, means.items(), strict=True):
             axis.plot(steps, values, marker="o", markersize=3, label=agenda.site.plan.rows[row].label)
             axis.set_xlabel("iteration")

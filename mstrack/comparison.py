@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.metrics.ope import MEASURES, SequenceScore, per_sequence
+from mstrack.metrics.ope import MEASURES, SequenceScore, per_sequence, summarise
 from mstrack.metrics.uncertainty import FEWEST, Difference, Interval, interval, paired_difference
 
 TIE = 0.05
@@ -73,24 +73,36 @@ class Pair(NamedTuple):
 
 
 def measure_runs(runs: Sequence[Sequence[SequenceScore]]) -> Runs:
-    """The measures of the runs of one method, each over the same S sequences."""
-    measured = [per_sequence(run) for run in runs]
+    """The measures of the runs of one method, each over the same S sequences.
+
+    A sequence that is 0 throughout is 0, also where the protocol leaves it out of a mean: see `measure_means`.
+    """
+    measured = [per_sequence(run, dropped=None) for run in runs]
     return {name: np.stack([values[name] for values in measured]) for name in MEASURES}
 
 
-def compare_methods(labels: Sequence[str], methods: Sequence[Runs], reference: int) -> list[Row]:
+def measure_means(runs: Sequence[Sequence[SequenceScore]]) -> dict[str, float]:
+    """The means of one method as its protocol forms them for each run, averaged over the runs."""
+    summaries = [summarise(run) for run in runs]
+    return {name: float(np.mean([summary[name] for summary in summaries])) for name in MEASURES}
+
+
+def compare_methods(
+    labels: Sequence[str], methods: Sequence[Runs], means: Sequence[Mapping[str, float]], reference: int
+) -> list[Row]:
     """Every measure with its bootstrap interval over sequences (and runs), and the paired difference to the reference.
 
     Args:
         labels: What to call each method.
         methods: What each scored; at least one.
+        means: What is printed of each, see `measure_means`.
         reference: Index of the method that the others are compared with.
     """
-    printed = {name: [f"{_mean(runs[name]):.1f}" for runs in methods] for name in MEASURES}
+    printed = {name: [f"{mean[name]:.1f}" for mean in means] for name in MEASURES}
     best = {name: max((text for text in texts if text != "nan"), key=float, default="") for name, texts in printed.items()}
     rows = []
     for index, runs in enumerate(methods):
-        cells = {name: Cell(_mean(runs[name]), interval(runs[name]), printed[name][index] == best[name]) for name in MEASURES}
+        cells = {name: Cell(means[index][name], interval(runs[name]), printed[name][index] == best[name]) for name in MEASURES}
         compared = None if index == reference else paired_difference(runs["SR"], methods[reference]["SR"])
         rows.append(Row(labels[index], cells, compared))
     return rows
@@ -181,11 +193,6 @@ def judge(difference: Difference) -> str:
     if difference.within_noise:
         return "within noise"
     return "better" if difference.mean > 0 else "worse"
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    finite = values[:, np.isfinite(values).all(axis=0)]
-    return float(finite.mean()) if finite.size else float("nan")
 
 
 def _by_mask(finite: NDArray[np.bool_]) -> Iterator[tuple[list[int], NDArray[np.intp]]]:

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from mstrack.boxes import Boxes
 from mstrack.charts import Chart, Line, draw_chart, thin
-from mstrack.comparison import Cell, Group, Row, compare_groups, compare_methods, format_difference, judge, measure_runs
+from mstrack.comparison import (
+    Cell,
+    Group,
+    Row,
+    compare_groups,
+    compare_methods,
+    format_difference,
+    judge,
+    measure_means,
+    measure_runs,
+)
 from mstrack.data.sequence import Sequence
 from mstrack.metrics.ope import MEASURES, OVERLAPS, PIXELS, SequenceScore, summarise
 from mstrack.metrics.protocols import find_protocol
@@ -131,7 +141,9 @@ def summarise_findings(report: Report) -> str:
 
 def build_table(report: Report) -> list[Row]:
     """The results as numbers, one row per method."""
-    return compare_methods([m.label for m in report.methods], [measure_runs(m.runs) for m in report.methods], report.reference)
+    runs = [method.runs for method in report.methods]
+    labels = [method.label for method in report.methods]
+    return compare_methods(labels, [*map(measure_runs, runs)], [*map(measure_means, runs)], report.reference)
 
 
 def format_number(value: float) -> str:

@@ -123,6 +123,27 @@ def test_repeats_enter_the_mean_the_interval_and_the_difference(report):
     assert np.ptp(row.cells["SR"].interval) > np.ptp(alone)
 
 
+def test_what_a_protocol_leaves_out_of_a_mean_is_compared_as_0(report):
+    """`matlab` leaves a sequence without any success out of the mean of its own tracker: of no interval, and of no pair."""
+
+    def score_all(lost: int) -> list:
+        boxes = [s.boxes + np.array([6 + i, 6, 0, 0]) for i, s in enumerate(report.sequences)]
+        boxes[0] = boxes[0] + 1000 * lost
+        absent = [s.valid & (np.arange(len(s)) > 0) for s in report.sequences]
+        pairs = zip(report.sequences, boxes, absent, strict=True)
+        return [score(b, None, s.boxes, s.valid, "matlab", present=present) for s, b, present in pairs]
+
+    whole, lost = score_all(0), score_all(1)
+    methods = [Method("whole", "Whole", whole, baseline=True), Method("lost", "Lost", lost, repeats=[whole])]
+    row = build_table(Report("", "", methods, report.sequences, protocol="matlab"))[1]
+    single = [100 * s.success.mean() for s in lost]
+    assert single[0] == 0
+    assert summarise(lost)["SR"] == pytest.approx(np.mean([s for s in single if s > 0]))
+    assert row.cells["SR"].mean == pytest.approx((summarise(lost)["SR"] + summarise(whole)["SR"]) / 2)
+    first = summarise(whole[:1])["SR"]
+    assert row.difference.mean == pytest.approx(-first / 2 / len(whole))
+
+
 @pytest.mark.parametrize(
     ("difference", "verdict", "text"),
     [

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contenders import make_scored, make_truths
 from layouts import miniature
 from safetensors.torch import load_file
 
@@ -24,6 +25,7 @@ from mstrack.compare.published import published_table
 from mstrack.config import Config
 from mstrack.errors import UserError
 from mstrack.quickstart import ROWS, learning_rate
+from mstrack.rawresults import RawResults
 from mstrack.registry import resolve
 from mstrack.reproduce import conduct
 from mstrack.reproduce.agenda import Agenda, plan_study, sweep_runs
@@ -33,11 +35,13 @@ from mstrack.reproduce.document import RESULTS, TIMES, read_records, render_docu
 from mstrack.reproduce.doing import StoppedError, check_settings, run_job
 from mstrack.reproduce.estimate import estimate, say_duration
 from mstrack.reproduce.jobs import Job, Site, foundation_job, network_of, provisional, row_job
-from mstrack.reproduce.outcomes import check_lists, read_curve, read_scores
+from mstrack.reproduce.outcomes import check_lists, read_curve, read_means, read_scores
 from mstrack.reproduce.plan import Foundation, Plan, Study, find_study, read_plan
 from mstrack.reproduce.rates import FILE, Choice, choose, look, merge_sweeps, read_sweeps, write_sweeps
 from mstrack.reproduce.running import Crew, choose_crew
-from mstrack.reproduce.table import Runs, build_table
+from mstrack.reproduce.table import Runs, build_table, measure
+from mstrack.results import Track, write_json
+from mstrack.scoring import Scored, describe, score_results
 from mstrack.tuning.patterns import select_parameters
 
 PLAN = read_plan()
@@ -289,7 +293,7 @@ def test_checkpoints_are_kept_and_tracked_with(site: Site) -> None:
     run_job(job)
     curve = read_curve(job)
     assert [step for step, _ in curve] == [2, 4]
-    np.testing.assert_array_equal(curve[-1][1]["SR"], read_scores(job)["SR"])  # the last one is the model
+    assert curve[-1][1] == read_means(job)  # the last one is the model
     agenda = open_study(site.plan, "course", "synthetic", (), None, site.out.parent)
     found = conduct.report("course", agenda, site.out.parent, ALONE, "mst reproduce course", quiet)
     assert "SR on thermal over training" in found.files[2].read_text()
@@ -354,6 +358,31 @@ def test_estimates(site: Site) -> None:
         "1.5 hours",
         "556 hours",
     ]
+
+
+def test_what_a_protocol_leaves_out_of_a_mean_stays_in_intervals_and_pairs(tmp_path: Path) -> None:
+    truths = make_truths()
+    lost = make_scored("lost", truths, 3)  # is never on the target of the third sequence, which `matlab` then leaves out
+    tracks = {**lost.tracks, truths[2].name: Track(truths[2].boxes, np.ones(len(truths[2].boxes)))}
+    found = score_results(RawResults("found", tracks, ""), truths, "matlab")
+    assert lost.summary.dropped["SR"] == 1
+    assert found.summary.dropped["SR"] == 0
+
+    def runs(name: str, *scored: Scored) -> Runs:
+        jobs = [Job(tmp_path / f"{name}-{seed}", "tiny", ()) for seed in range(len(scored))]
+        for job, one in zip(jobs, scored, strict=True):
+            write_json(job.folder / "results" / "scores.json", describe(one))
+        return Runs.read(jobs, [*range(len(jobs))])
+
+    mixed, whole = runs("mixed", lost, found), runs("whole", found, found)
+    assert not np.isnan(mixed.scores["SR"]).any()
+    measured = measure(mixed, whole, shared=False)
+    assert measured.cells["SR"].mean == pytest.approx((lost.summary["SR"] + found.summary["SR"]) / 2)
+    assert measured.leaves_out
+    assert not measure(whole, None, shared=False).leaves_out
+    third = found.scores[truths[2].name].success.mean() * 100
+    assert measured.difference is not None
+    assert measured.difference.mean == pytest.approx(-third / 2 / len(truths))
 
 
 # ---------------------------------------------------------------- a study
@@ -582,7 +611,7 @@ def test_a_study_that_needs_validation_is_not_for_real_data(tmp_path: Path) -> N
 
 
 def test_runs_are_compared_by_seed() -> None:
-    runs, others = (Runs({"SR": np.array([[10.0 * seed] for seed in seeds])}, seeds) for seeds in ([0, 1, 2, 4], [4, 1, 3]))
+    runs, others = (Runs({"SR": np.array([[10.0 * seed] for seed in seeds])}, seeds, {}) for seeds in ([0, 1, 2, 4], [4, 1, 3]))
     np.testing.assert_array_equal(runs.of_seeds(others.seeds), others.of_seeds(runs.seeds))
     np.testing.assert_array_equal(runs.of_seeds(others.seeds), [[10], [40]])
     np.testing.assert_array_equal(runs.of_seeds([7]), runs.scores["SR"])

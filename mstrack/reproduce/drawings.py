@@ -59,7 +59,7 @@ def draw_courses(agenda: Agenda, table: Table, ground: Ground) -> list[Drawing]:
         curves = []
         for runs in rows.values():
             steps = np.array([step for step, _ in runs[0]], np.float64)
-            curves.append(Curve(steps, np.mean([[np.nanmean(scores[measure]) for _, scores in run] for run in runs], axis=0)))
+            curves.append(Curve(steps, np.mean([[means[measure] for _, means in run] for run in runs], axis=0)))
         heading = f"{measure} on {ground.name} over training"
         drawings.append(_draw(heading, list(rows), curves, "Iteration", f"{measure} (%)", name_rows(table, ground)))
     return drawings

@@ -16,11 +16,23 @@ from mstrack.results import read_json
 Values = NDArray[np.float64]
 Scores = dict[str, Values]
 """Measures in percent by name, each (S,), one value per sequence."""
+Means = dict[str, float]
+"""Measures in percent by name."""
 
 
 def read_scores(job: Job) -> Scores:
-    """The scores of a finished job; NaN where the protocol leaves a sequence out of a mean."""
-    return _scores(job.folder / "results" / "scores.json")
+    """The scores of a finished job; NaN where no frame of a sequence counts.
+
+    Sequences that are 0 throughout, which some protocols leave out of a tracker's mean, are 0 here: left out, they would be
+    missing for every seed and for what it is compared with.
+    """
+    each = read_json(job.folder / "results" / "scores.json")["per_sequence"].values()
+    return {name: np.array([np.nan if row[name] is None else row[name] for row in each]) for name in MEASURES}
+
+
+def read_means(job: Job) -> Means:
+    """The means of a finished job as its protocol forms them, without the sequences that it leaves out."""
+    return _means(job.folder / "results" / "scores.json")
 
 
 def read_runs(jobs: Iterable[Job]) -> Scores:
@@ -45,10 +57,10 @@ def check_lists(jobs: Iterable[Job]) -> None:
         )
 
 
-def read_curve(job: Job) -> list[tuple[int, Scores]]:
-    """Steps of a finished training and the scores of the checkpoint that was kept there."""
+def read_curve(job: Job) -> list[tuple[int, Means]]:
+    """Steps of a finished training and the means of the checkpoint that was kept there."""
     steps = job.config.train.samples // job.config.train.batch
-    return [(epoch * steps, _scores(job.folder / "curve" / f"{epoch:04d}" / "scores.json")) for epoch in job.kept]
+    return [(epoch * steps, _means(job.folder / "curve" / f"{epoch:04d}" / "scores.json")) for epoch in job.kept]
 
 
 def read_validation(job: Job) -> tuple[float, float]:
@@ -58,11 +70,6 @@ def read_validation(job: Job) -> tuple[float, float]:
     return last.get("val/loss", math.nan), last["val/SR"]
 
 
-def _scores(path: Path) -> Scores:
-    stored = read_json(path)
-    each = stored["per_sequence"].values()
-    found = {name: np.array([np.nan if row[name] is None else row[name] for row in each]) for name in MEASURES}
-    for name in stored.get("dropped", {}):
-        if name in found:
-            found[name][found[name] == 0] = np.nan
-    return found
+def _means(path: Path) -> Means:
+    found = read_json(path)["scores"]
+    return {name: math.nan if found[name] is None else float(found[name]) for name in MEASURES}

@@ -1,6 +1,7 @@
 """A study in numbers: every row on every ground, measured with intervals, beside what the paper prints."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from mstrack.comparison import format_difference, judge
 from mstrack.metrics.ope import MEASURES
 from mstrack.metrics.uncertainty import FEWEST, Difference, Interval, interval, paired_difference, seed_difference
 from mstrack.reproduce.agenda import Agenda
-from mstrack.reproduce.outcomes import Scores, check_lists, read_runs
+from mstrack.reproduce.jobs import Job
+from mstrack.reproduce.outcomes import Scores, check_lists, read_means, read_runs
 from mstrack.reproduce.plan import Ground, draws_data
 
 PRINTED = ("SR", "OP50", "OP75", "PR")
@@ -20,7 +22,11 @@ PRINTED = ("SR", "OP50", "OP75", "PR")
 
 
 class Cell(NamedTuple):
-    """A mean in percent and its 95 % interval, over sequences and, with several seeds, over seeds."""
+    """A mean in percent and its 95 % interval, over sequences and, with several seeds, over seeds.
+
+    The mean is that over seeds of what the protocol says of each run. Where it leaves out sequences that are 0 throughout, the
+    interval has them nevertheless.
+    """
 
     mean: float
     interval: Interval
@@ -35,10 +41,17 @@ class Cell(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """The runs of a row on one ground: all measures (R, S), and their R seeds."""
+    """The runs of a row on one ground: all measures (R, S), their R seeds, and each run's means by its protocol, (R,)."""
 
     scores: Scores
     seeds: list[int]
+    means: Scores
+
+    @classmethod
+    def read(cls, jobs: Sequence[Job], seeds: list[int]) -> "Runs":
+        """What finished jobs have left."""
+        means = [read_means(job) for job in jobs]
+        return cls(read_runs(jobs), seeds, {name: np.array([run[name] for run in means]) for name in MEASURES})
 
     def of_seeds(self, others: list[int]) -> np.ndarray:
         """SR of the runs whose seeds another row has too, by seed; all runs where either has one, or none is shared."""
@@ -66,6 +79,12 @@ class Measured:
     def seeds(self) -> int:
         """How many runs."""
         return len(self.runs["SR"])
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a mean leaves out sequences that are 0 throughout."""
+        each = {name: self.runs[name][np.isfinite(self.runs[name])] for name in self.cells}
+        return any(len(each[name]) > 0 and cell.mean > each[name].mean() + 1e-6 for name, cell in self.cells.items())
 
     @property
     def sequences(self) -> int:
@@ -140,13 +159,13 @@ def build_table(name: str, agenda: Agenda) -> Table:
         check_lists(job for jobs in found.values() for job in jobs)
         for key, jobs in found.items():
             if jobs:
-                runs[key, ground.name] = Runs(read_runs(jobs), [job.config.train.seed for job in jobs])
+                runs[key, ground.name] = Runs.read(jobs, [job.config.train.seed for job in jobs])
     lines = []
     for key, called in study.rows.items():
         row = site.plan.rows[key]
         against = study.against.get(key, study.baseline if key != study.baseline else None)
         measured = {
-            ground.name: _measure(runs[key, ground.name], runs.get((against or "", ground.name)), draws_data(site.scale))
+            ground.name: measure(runs[key, ground.name], runs.get((against or "", ground.name)), draws_data(site.scale))
             for ground in agenda.grounds
             if (key, ground.name) in runs
         }
@@ -160,20 +179,15 @@ def build_table(name: str, agenda: Agenda) -> Table:
     return Table(study.title, name, not site.scale.data, agenda.grounds, lines, study.baseline, draws_data(site.scale))
 
 
-def _measure(own: Runs, other: Runs | None, shared: bool) -> Measured:
+def measure(own: Runs, other: Runs | None, shared: bool) -> Measured:
     """Means and the difference to a reference; `shared`: runs with the same seed share their training sequences."""
     scores = own.scores
-    cells = {name: Cell(_mean(scores[name]), interval(scores[name])) for name in MEASURES}
+    cells = {name: Cell(float(own.means[name].mean()), interval(scores[name])) for name in MEASURES}
     if other is None:
         return Measured(cells, scores)
     if not shared:
         return Measured(cells, scores, paired_difference(scores["SR"], other.scores["SR"]))
     return Measured(cells, scores, seed_difference(own.of_seeds(other.seeds), other.of_seeds(own.seeds)))
-
-
-def _mean(runs: np.ndarray) -> float:
-    finite = runs[:, np.isfinite(runs).all(axis=0)]
-    return float(finite.mean()) if finite.size else math.nan
 
 
 # ---------------------------------------------------------------- in words
@@ -215,6 +229,11 @@ def summarise(table: Table) -> list[str]:
             lines.append(f"{ground.name}: a difference in SR below {span} cannot be told from none here.")
         elif widths and all(map(math.isnan, widths.values())):
             lines.append(f"{ground.name}: fewer than {FEWEST} sequences, so there are no intervals and nothing is compared.")
+    if any(m.leaves_out for line in table.lines for m in line.measured.values()):
+        lines.append(
+            "The protocol leaves sequences that are 0 throughout out of a tracker's mean, so that each mean is of its own"
+            " sequences. Intervals and differences are of all sequences, and count these as 0."
+        )
     seeds = {m.seeds for line in table.lines for m in line.measured.values()}
     if seeds and max(seeds) == 1:
         lines.append("One run per row: the intervals cover the sequences and say nothing about other seeds.")
