@@ -166,6 +166,10 @@ def test_real_rows_have_the_published_recipe(tmp_path: Path) -> None:
     assert config("mst-droptrack", "lasher").model.arguments == {"drop_path": 0.1, "droptrack": True}
     assert config("ostrack", "lasher").model.arguments == {"drop_path": 0.1, "elimination": True}
     assert config("vipt-full", "lasher").model.arguments == {"drop_path": 0.1}
+    for key, row in PLAN.rows.items():
+        if row.train and row.needs is None:
+            jitter = config(key, "lasher").data.search_jitter
+            assert (jitter.centre, jitter.scale) == ((4.5, 0.5) if row.base == "droptrack" else (3.0, 0.25)), key
     assert (mst.data.train[0].name, mst.data.train[0].split) == ("depthtrack", "train-official")
 
 

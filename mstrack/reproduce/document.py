@@ -48,6 +48,8 @@ them. The numbers show that every row runs, and how the rows stand to each other
   rows without a sweep of their own (SPT at 0.5 and 0.1, scalar momentum, the DropTrack base) take their family's value.
 - On the paper's data: the published hyper-parameters (Sec. 4.1 and App. A.1; ViPT, SDSTrack and CEUTrack as their code has
   them), no validation, the last checkpoint. The rows of MST train 30 epochs on every data set, as the paper says.
+- Rows on the DropTrack base (384 pixels, search crops of 5 target sizes) train with `data.search_jitter` 4.5 (centre) and 0.5
+  (scale), as the published configurations on that base do; all others with 3 and 0.25.
 - Published checkpoints of ViPT and SDSTrack are tracked with and not trained again; their authors' training lists are not quite
   ours (VisEvent 500 sequences where our rows have 293), so that a difference to them is not of the method alone.
 - Lists on the paper's data: {lists}.

@@ -159,6 +159,7 @@ def _overrides(site: Site, key: str, ground: str, seed: int, without: str | None
         "data.modality": modality_of(scale, ground),
         "train.seed": seed,
         **_with_seed(scale.changes, seed),
+        **scale.foundations[row.base].training,
     }
     if scale.data:
         changes["data.train"] = [{"name": ground, "split": scale.data[ground].train}]

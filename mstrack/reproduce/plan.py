@@ -70,6 +70,7 @@ class Foundation(Section):
     recipe: str | None = None
     changes: dict[str, Any] = Field({}, description="dotted key: value, over its recipe")
     arguments: dict[str, Any] = Field({}, description="arguments of every model that starts from it, and its own")
+    training: dict[str, Any] = Field({}, description="dotted key: value, for every row that starts from it")
 
 
 class Place(Section):
