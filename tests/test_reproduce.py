@@ -166,6 +166,13 @@ def test_real_rows_have_the_published_recipe(tmp_path: Path) -> None:
     assert config("mst-droptrack", "lasher").model.arguments == {"drop_path": 0.1, "droptrack": True}
     assert config("ostrack", "lasher").model.arguments == {"drop_path": 0.1, "elimination": True}
     assert config("vipt-full", "lasher").model.arguments == {"drop_path": 0.1}
+    smallest = {ground: config("mst", ground).data.train[0].min_size for ground in PLAN.scales["paper"].data}
+    assert smallest == {"fe108": 1, "visevent": 1, "coesot": 1, "depthtrack": 2, "lasher": 2}
+    for key in ("vipt", "vipt-shallow", "vipt-droptrack", "vipt-long", "sdstrack", "sdstrack-droptrack"):
+        own = [config(key, ground).data.train[0].min_size for ground in ("depthtrack", "visevent", "lasher", "coesot")]
+        assert own == [10, 5, 0, 1]
+        assert config(key, "lasher").data.grayscale_redraw
+    assert not mst.data.grayscale_redraw
     for key, row in PLAN.rows.items():
         if row.train and row.needs is None:
             jitter = config(key, "lasher").data.search_jitter

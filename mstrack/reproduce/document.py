@@ -50,6 +50,10 @@ them. The numbers show that every row runs, and how the rows stand to each other
   them), no validation, the last checkpoint. The rows of MST train 30 epochs on every data set, as the paper says.
 - Rows on the DropTrack base (384 pixels, search crops of 5 target sizes) train with `data.search_jitter` 4.5 (centre) and 0.5
   (scale), as the published configurations on that base do; all others with 3 and 0.25.
+- Only targets are drawn whose sides are both larger, in pixels, than SRTrack (the later code of the paper's authors) has it:
+  {sizes}.
+  The rows of ViPT and SDSTrack as published have their own ({peers}) and lose the 5 % of draws that
+  would turn grey (`data.grayscale_redraw`).
 - Published checkpoints of ViPT and SDSTrack are tracked with and not trained again; their authors' training lists are not quite
   ours (VisEvent 500 sequences where our rows have 293), so that a difference to them is not of the method alone.
 - Lists on the paper's data: {lists}.
@@ -86,7 +90,10 @@ def render_document(plan: Plan, results: Iterable[Record], times: Iterable[Recor
     taken = {(line["scale"], line["row"]): line for line in times}
     counts = sorted({len(sweep.values) for sweep in plan.sweeps.values() if sweep.key == "train.lr"})
     lists = ", ".join(f"{spelled(name)} `{place.train}` and `{place.test}`" for name, place in plan.scales[PAPER].data.items())
-    head = HEAD.format(sweeps=f"{' or '.join(map(str, counts))} values", lists=lists, speed=SPEED / 1e12)
+    sizes = ", ".join(f"{spelled(name)} {place.min_size:g}" for name, place in plan.scales[PAPER].data.items())
+    peers = ", ".join(f"{spelled(name)} {size:g}" for name, size in plan.rows["vipt"].min_size.items())
+    swept = f"{' or '.join(map(str, counts))} values"
+    head = HEAD.format(sweeps=swept, lists=lists, sizes=sizes, peers=peers, speed=SPEED / 1e12)
     parts = [head]
     for name, study in plan.studies.items():
         parts.append(f"## {name}: {study.title}\n")

@@ -162,7 +162,9 @@ def _overrides(site: Site, key: str, ground: str, seed: int, without: str | None
         **scale.foundations[row.base].training,
     }
     if scale.data:
-        changes["data.train"] = [{"name": ground, "split": scale.data[ground].train}]
+        place = scale.data[ground]
+        min_size = row.min_size.get(ground, place.min_size)
+        changes["data.train"] = [{"name": ground, "split": place.train, "min_size": min_size}]
         changes["run.data_root"] = None if site.data_root is None else str(site.data_root)
         changes |= scale.special.get(row.model, {}).get(ground, {})
     given = [row.changes, *([row.paper, row.paper_on.get(ground, {})] if scale.data else [])]

@@ -33,6 +33,7 @@ class Row(Section):
     published: str | None = Field(None, description="its published hyper-parameters, in words")
     paper: dict[str, Any] = Field({}, description="dotted key: value, on the paper's own data sets")
     paper_on: dict[str, dict[str, Any]] = Field({}, description="the same for one data set")
+    min_size: dict[str, float] = Field({}, description="data set: pixels, in place of the data set's own `min_size`")
     released: dict[str, str] = Field({}, description="data set: published checkpoint that is tracked with instead of training")
 
 
@@ -80,6 +81,7 @@ class Place(Section):
     train: str
     test: str
     source: str = Field(description="where it is published")
+    min_size: float = Field(0.0, ge=0, description="pixels: targets are drawn whose width and height are both above")
 
 
 class Scale(Section):
