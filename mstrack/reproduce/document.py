@@ -57,6 +57,7 @@ them. The numbers show that every row runs, and how the rows stand to each other
 - Published checkpoints of ViPT and SDSTrack are tracked with and not trained again; their authors' training lists are not quite
   ours (VisEvent 500 sequences where our rows have 293), so that a difference to them is not of the method alone.
 - Lists on the paper's data: {lists}.
+  The paper has 295 training and 219 test sequences of VisEvent (App. A.1) and prints no lists: ours are SRTrack's, 293 and 218.
 - Every table that compares ways of tuning has the control row: fine-tuning at MST's learning rate x 0.175, the mean of 1 - m.
 - Hardware: the benchmark needs one CPU core and 1 GB for each run at a time; the time is one run on one core (Xeon with AMX).
   The paper's data need a GPU of 24 GB; the time is the training's operations at {speed:.0f} TFLOP/s (published: 8 NVIDIA 3090
