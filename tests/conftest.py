@@ -1,10 +1,14 @@
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: pytest-xdist has a worker per core already
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is loaded: without a GPU its kernels run on the CPU
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the one of the process that starts them
+    _CACHE = tempfile.TemporaryDirectory(prefix="mstrack-tests-")
+    os.environ["MST_CACHE"] = _CACHE.name  # before test modules are: some ask for the native kernel, which is built there
 
 import pytest
 
