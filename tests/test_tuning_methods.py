@@ -15,6 +15,7 @@ from mstrack.tuning import (
     L2SP,
     MST,
     SRFT,
+    Around,
     FisherL2SP,
     FullFineTuning,
     ScalarMomentum,
@@ -264,6 +265,35 @@ def test_a_method_of_one_function_inside_another() -> None:
     run(alone, optimizer_of(alone, Halved()), range(5))
     run(inside, optimizer_of(inside, L2SP(0.0, of=Halved())), range(5))
     assert_same_bits(weights(alone), weights(inside))
+
+
+class Still:
+    """A part of a third party's class: no step is taken."""
+
+    def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        return torch.zeros_like(step)
+
+
+@both_kernels
+@pytest.mark.parametrize("kind", [MST, ScalarMomentum, Around, WiSE, EMA, L2SP, SparseTuning])
+def test_an_adjust_of_a_subclass_decides(kind: type[Tuning], fused: bool) -> None:
+    net = Net()
+    run(net, optimizer_of(net, type("Mine", (Still, kind), {})(), fused=fused), range(2))
+    assert_same_bits(weights(net), weights(Net()))
+
+
+def test_an_adjust_of_a_subclass_may_ask_what_it_overrides() -> None:
+    class Mine(Around):
+        def adjust(self, step: Tensor, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+            return super().adjust(step, gradient, state) * 0.5
+
+    ours, plain = Net(), Net()
+    run(ours, optimizer_of(ours, Mine("mst"), weight_decay=0, lr=2e-2), range(5))
+    run(plain, optimizer_of(plain, MST(), weight_decay=0), range(5))
+    assert_near(weights(ours), [weight.double() for weight in weights(plain)])
+    for inner in ("ema", "l2sp", {"name": "wise", "arguments": {"of": "sparse"}}):
+        with pytest.raises(UserError, match=r"Put \w+ around it"):
+            Mine(inner)
 
 
 # ---------------------------------------------------------------- what the user is told

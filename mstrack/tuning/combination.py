@@ -22,7 +22,8 @@ class Around(Tuning):
         of: The inner method.
 
     Raises:
-        UserError: No such method, arguments that it does not take, or the same kind of method twice.
+        UserError: No such method, arguments that it does not take, the same kind of method twice, or a subclass with an
+            `adjust` of its own around a method that does its work in `apply`.
     """
 
     def __init__(self, of: Of = "full") -> None:
@@ -30,6 +31,12 @@ class Around(Tuning):
         around = [inner for inner in _layers(self.of) if isinstance(inner, Around)]
         if any(isinstance(inner, type(self)) or isinstance(self, type(inner)) for inner in around):
             raise UserError(f"a {type(self).__name__} of a {type(self).__name__} was asked for; one of a kind is expected.")
+        lost = [type(inner).__name__ for inner in _layers(self.of) if _does_more(type(inner))]
+        if type(self).adjust is not Around.adjust and lost:
+            raise UserError(
+                f"{type(self).__name__} decides on steps in `adjust`, around {lost[0]}, which does its work in `apply`:"
+                f" the one would leave out the other. Put {lost[0]} around it, or override `apply`."
+            )
         self.choices = self.of.choices
         self.batches = self.of.batches
 
@@ -67,8 +74,11 @@ class Around(Tuning):
         return self.of.adjust(step, gradient, state)
 
     def apply(self, chunk: Chunk) -> None:
-        """As the inner method."""
-        self.of.apply(chunk)
+        """As the inner method, whose `adjust` a subclass may change by one of its own."""
+        if type(self).adjust is Around.adjust:
+            self.of.apply(chunk)
+        else:
+            super().apply(chunk)
 
     def rule(self) -> Rule | None:
         """As the inner method, for outer ones that leave `adjust` and `apply` to it."""
@@ -108,6 +118,12 @@ def _layers(method: Tuning) -> Iterator[Tuning]:
     yield method
     if isinstance(method, Around):
         yield from _layers(method.of)
+
+
+def _does_more(kind: type[Tuning]) -> bool:
+    """Whether `apply` of a method does something that its `adjust` does not say: it is overridden further down."""
+    adjust, apply = (next(i for i, k in enumerate(kind.__mro__) if name in vars(k)) for name in ("adjust", "apply"))
+    return apply < adjust
 
 
 def contains(method: Tuning, kind: type[Tuning]) -> bool:

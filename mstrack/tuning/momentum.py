@@ -110,8 +110,11 @@ class MST(Tuning):
         return rho.lerp_(step, scale)
 
     def apply(self, chunk: Chunk) -> None:
-        """Move the parameters of a chunk; the fast version of `adjust`, with one pass for all ranks of the chunk."""
-        if self.update == "released" or not self.coefficients.by_histogram:
+        """Move the parameters of a chunk; the fast version of `adjust`, with one pass for all ranks of the chunk.
+
+        A subclass with an `adjust` of its own has that called instead.
+        """
+        if type(self).adjust is not MST.adjust or self.update == "released" or not self.coefficients.by_histogram:
             super().apply(chunk)
         elif self.update == "velocity":
             self._accelerate(chunk)
