@@ -375,6 +375,30 @@ def test_a_closure_gives_its_loss() -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("make", [EMA, MST], ids=["ema", "mst"])
+def test_a_step_inside_of_what_is_compiled(make: Callable[[], Tuning]) -> None:
+    ends, calls = [], []
+    for compiled in (True, False):
+        torch.manual_seed(0)
+        net = nn.Linear(8, 8)
+        optimizer = TunedAdamW(net.named_parameters(), make(), lr=1e-2)
+        optimizer.register_step_post_hook(lambda *_: calls.append(1))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+
+        def train(net: nn.Module = net, optimizer: TunedAdamW = optimizer) -> None:
+            optimizer.zero_grad()
+            net(torch.ones(8)).square().sum().backward()
+            optimizer.step()
+
+        step = torch.compile(train, backend="aot_eager") if compiled else train
+        for _ in range(3):
+            step()
+            scheduler.step()
+        ends.append(weights(net))
+    assert_same_bits(*ends)
+    assert len(calls) == 6
+
+
 def test_a_gradient_of_another_type_or_memory_order_is_taken() -> None:
     ours, plain = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last), nn.Conv2d(4, 6, 3)
     plain.load_state_dict(ours.state_dict())

@@ -85,6 +85,7 @@ class TunedAdamW(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"tuning": self.tuning, "frozen": self.frozen, "kernel": self.kernel}
 
+    @torch._disable_dynamo  # as torch marks its own: `torch.compiler.disable` that loads nothing before it is used
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, skip: Tensor | None = None) -> Any:
         """Take one step; a parameter without a gradient stays as it is.
