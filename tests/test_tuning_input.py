@@ -1,5 +1,7 @@
 """What the tuning says of wrong input, and the pattern table."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -116,6 +118,29 @@ def test_wrong_settings_of_scalar_momentum_are_named() -> None:
         ScalarMomentum(1.5)
     with pytest.raises(UserError, match="velocity"):
         ScalarMomentum(0.8, update="released")
+
+
+@pytest.mark.parametrize("given", [lambda net: net.parameters(), lambda net: net, lambda net: dict(net.named_parameters())])
+def test_parameters_without_names_are_refused(given: Callable[[nn.Module], object]) -> None:
+    with pytest.raises(UserError, match=r"model\.named_parameters\(\)"):
+        TunedAdamW(given(network()), FullFineTuning(), lr=1e-3)
+
+
+def test_complex_parameters_are_refused() -> None:
+    net = network()
+    net.phase = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    with pytest.raises(UserError, match="'phase': complex"):
+        TunedAdamW(net.named_parameters(), FullFineTuning(), lr=1e-3, fused=False)
+    optimizer = TunedAdamW(net.named_parameters(), FullFineTuning(), lr=1e-3, patterns=[("phase", 0), ("*", 1)])
+    with pytest.raises(UserError, match="'more': complex"):
+        optimizer.add_param_group({"params": [("more", net.phase)]})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("tuning", ["mst", MST, None])
+def test_what_is_no_tuning_method_is_refused(tuning: object) -> None:
+    with pytest.raises(UserError, match=r"tuning = .*such as MST\(\) or build_tuning\('mst'\)"):
+        TunedAdamW(network().named_parameters(), tuning, lr=1e-3)
 
 
 def test_only_a_tuning_has_an_effective_rate() -> None:

@@ -43,7 +43,7 @@ class TunedAdamW(torch.optim.Optimizer):
 
     Raises:
         UserError: Names that no pattern covers, nothing to train, a hyperparameter out of range, or one that the method
-            cannot run with; a kernel that is not there.
+            cannot run with; a kernel that is not there; complex parameters, or such without names; no tuning method.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class TunedAdamW(torch.optim.Optimizer):
         fused: bool = True,
         kernel: Kernel | None = None,
     ) -> None:
+        if not isinstance(tuning, Tuning):
+            raise UserError(f"tuning = {tuning!r}: expected a tuning method, such as MST() or build_tuning('mst').")
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eps", eps)):
             if not value >= 0:
                 raise UserError(f"{name} = {value}: expected a number of at least 0.")
@@ -77,6 +79,19 @@ class TunedAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             group["initial_lr"] = group["lr"]
         tuning.prepare({name: p for rows in selection.trained.values() for name, p in rows})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Train further parameters, as in torch; `params` are pairs of a name and a parameter.
+
+        Raises:
+            UserError: A complex parameter.
+        """
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        wrong = [name for name, p in zip(group["param_names"], group["params"], strict=True) if p.is_complex()]
+        if wrong:
+            self.param_groups.pop()
+            raise UserError(f"'{wrong[0]}': complex; only real parameters train. Freeze it, or keep torch.view_as_real of it.")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -32,10 +32,11 @@ def select_parameters(
         patterns: The first pattern that matches a name counts. Without a table everything that requires a gradient trains.
 
     Raises:
-        UserError: Names that no pattern covers (all are listed), a factor below 0, or nothing left to train.
+        UserError: Names that no pattern covers (all are listed), a factor below 0, nothing left to train, or parameters
+            without names.
     """
+    given = _read_rows(named_parameters)
     table = None if patterns is None else [(pattern, _factor(pattern, factor)) for pattern, factor in patterns]
-    given = list(named_parameters)
     factors = {}
     for name, parameter in given:
         if table is not None:
@@ -61,6 +62,15 @@ def select_parameters(
     if not trained:
         raise UserError(f"nothing trains: all of the {len(given)} parameters given are frozen.")
     return Selection(trained, frozen)
+
+
+def _read_rows(named_parameters: Any) -> list[tuple[str, nn.Parameter]]:
+    rows = [] if isinstance(named_parameters, nn.Module) else list(named_parameters)
+    wrong = [row for row in rows if not (isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str))]
+    if wrong or isinstance(named_parameters, nn.Module):
+        kind = type(wrong[0] if wrong else named_parameters).__name__
+        raise UserError(f"expected pairs of a name and a parameter, got a {kind}: give model.named_parameters().")
+    return rows
 
 
 def _factor(pattern: str, factor: float | None) -> float:
