@@ -42,7 +42,7 @@ def build_optimizer(network: Network, config: Config) -> TunedAdamW:
     """AdamW under the configured tuning method; frozen parameters get `requires_grad` off."""
     try:
         tuning = resolve("tunings", config.tuning.name)(**config.tuning.arguments)
-        return TunedAdamW(
+        optimizer = TunedAdamW(
             network.named_parameters(),
             tuning,
             lr=config.train.lr,
@@ -52,6 +52,9 @@ def build_optimizer(network: Network, config: Config) -> TunedAdamW:
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"tuning '{config.tuning.name}': {error}") from error
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]  # what the loop multiplies
+    return optimizer
 
 
 class Footage(NamedTuple):

@@ -294,6 +294,22 @@ def test_learning_rate_schedulers_of_torch_work(make: Callable[[], Tuning]) -> N
         assert_same_bits(moved, weights(net))
 
 
+def test_a_scheduler_begins_at_the_rates_that_it_finds() -> None:
+    optimizer = optimizer_of(Net(), FullFineTuning())
+    optimizer.param_groups[0]["lr"] = 5e-4
+    assert torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0).get_last_lr() == [5e-4]
+
+
+@every_kernel
+@pytest.mark.parametrize("make", [FullFineTuning, MST, lambda: L2SP(30.0), FisherL2SP], ids=["full", "mst", "l2sp", "fisher"])
+def test_a_learning_rate_may_be_a_tensor(make: Callable[[], Tuning], kernel: dict[str, Any]) -> None:
+    ours, plain = Net(), Net()
+    run(ours, optimizer_of(ours, make(), lr=torch.tensor(1 / 64), **kernel), range(4))
+    run(plain, optimizer_of(plain, make(), lr=1 / 64, **kernel), range(4))
+    for a, b in zip(weights(ours), weights(plain), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
 # ---------------------------------------------------------------- AdamW itself
 class Identity(Tuning):
     """A third party's method that changes nothing."""

@@ -26,7 +26,7 @@ class TunedAdamW(torch.optim.Optimizer):
     Args:
         named_parameters: As of `nn.Module.named_parameters()`.
         tuning: The method.
-        lr: Learning rate; a parameter group's is this times its factor.
+        lr: Learning rate; a parameter group's is this times its factor. A tensor too, on the parameters' device.
         weight_decay: Decoupled; part of the step that the method adjusts.
         betas: Of the moment averages; none: what the method asks for, (0.9, 0.999) as a rule.
         eps: Added to the root of the second moment.
@@ -50,7 +50,7 @@ class TunedAdamW(torch.optim.Optimizer):
         self,
         named_parameters: Iterable[tuple[str, nn.Parameter]],
         tuning: Tuning,
-        lr: float,
+        lr: float | Tensor,
         weight_decay: float = 1e-4,
         betas: Sequence[float] | None = None,
         eps: float = 1e-8,
@@ -76,8 +76,6 @@ class TunedAdamW(torch.optim.Optimizer):
         groups = [{"params": rows, "lr": lr * factor} for factor, rows in selection.trained.items()]
         defaults = {"lr": lr, "betas": tuning.choose_betas(betas), "eps": eps, "weight_decay": weight_decay, "fused": fused}
         super().__init__(groups, defaults)
-        for group in self.param_groups:
-            group["initial_lr"] = group["lr"]
         tuning.prepare({name: p for rows in selection.trained.values() for name, p in rows})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -55,7 +55,8 @@ class L2SP(Around):
 
     def _weigh(self, chunk: Chunk) -> None:
         """Turn the displacements in `chunk.spare` into what is taken off the proposals."""
-        chunk.spare.mul_(min(chunk.lr * self.strength, 1.0))
+        share = chunk.lr * self.strength
+        chunk.spare.mul_(share.clamp(max=1.0) if isinstance(share, Tensor) else min(share, 1.0))
 
 
 class FisherL2SP(L2SP):

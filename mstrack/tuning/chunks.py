@@ -26,7 +26,7 @@ class Chunk:
         states: Their optimizer states.
         proposals: Where AdamW alone would move them.
         sizes: Their numbers of elements.
-        lr: Learning rate of this step.
+        lr: Learning rate of this step; a tensor where that of the group is one.
         skip: 0-dim bool tensor on the device, or none: when it is true, nothing may change.
         scratch: Where a tuning method may take further buffers, under names of its own.
         notes: Where it may keep constants of this chunk.
@@ -47,7 +47,7 @@ class Chunk:
         self.magnitudes = self._views(magnitude)
         self.gradients: list[Tensor] = []
         self.states: list[dict[str, Any]] = []
-        self.lr = 0.0
+        self.lr: float | Tensor = 0.0
         self.skip: Tensor | None = None
         self.notes: dict[str, Any] = {}
 

@@ -11,7 +11,7 @@ from mstrack.tuning.chunks import Chunk
 
 def propose(chunk: Chunk, group: Mapping[str, Any]) -> None:
     """Update the moments and fill `chunk.proposal`, in the order of operations of torch's own foreach AdamW."""
-    lr, (beta1, beta2) = group["lr"], group["betas"]
+    lr, (beta1, beta2) = float(group["lr"]), group["betas"]
     means = [state["exp_avg"] for state in chunk.states]
     squares = [state["exp_avg_sq"] for state in chunk.states]
     torch._foreach_add_([state["step"] for state in chunk.states], torch.ones(()))
