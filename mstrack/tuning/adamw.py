@@ -14,6 +14,7 @@ from mstrack.tuning.chunks import Chunk, Scratch, split_runs
 from mstrack.tuning.patterns import Pattern, select_parameters
 from mstrack.tuning.proposals import propose, propose_fused
 from mstrack.tuning.rules import Rule
+from mstrack.tuning.states import align_state, check_states, take_gradient
 
 
 class TunedAdamW(torch.optim.Optimizer):
@@ -71,7 +72,7 @@ class TunedAdamW(torch.optim.Optimizer):
         self.frozen = selection.frozen
         self.kernel = kernel
         self._parts: list[tuple[list[Batch], list[Chunk]]] = []
-        self._key: tuple[int, ...] | None = None
+        self._key: list[list[tuple[Any, ...]]] | None = None
         self._changed = False
         groups = [{"params": rows, "lr": lr * factor} for factor, rows in selection.trained.items()]
         defaults = {"lr": lr, "betas": tuning.choose_betas(betas), "eps": eps, "weight_decay": weight_decay, "fused": fused}
@@ -128,7 +129,7 @@ class TunedAdamW(torch.optim.Optimizer):
         for group, (batches, chunks) in zip(self.param_groups, parts, strict=True):
             for batch in batches:
                 assert rule is not None
-                gradients = [_gradient(p, p) for p in batch.parameters]
+                gradients = [take_gradient(p, p) for p in batch.parameters]
                 batch.step(gradients, [self.state[p] for p in batch.parameters], group, rule, skip)
             for chunk in chunks:
                 self._move(chunk, group, skip)
@@ -137,7 +138,7 @@ class TunedAdamW(torch.optim.Optimizer):
     def _move(self, chunk: Chunk, group: dict[str, Any], skip: Tensor | None) -> None:
         """Let AdamW propose, then the method decide."""
         alike = zip(chunk.parameters, chunk.proposals, strict=True)
-        chunk.gradients = [_gradient(p, like).to(like.dtype) for p, like in alike]
+        chunk.gradients = [take_gradient(p, like).to(like.dtype) for p, like in alike]
         chunk.states = [self.state[p] for p in chunk.parameters]
         chunk.skip = skip if self._fused else None
         chunk.lr = group["lr"]
@@ -152,7 +153,7 @@ class TunedAdamW(torch.optim.Optimizer):
 
         A step whose gradients did not pass here lets them pass first, unclipped: no method is ever left out.
         """
-        self._plan()
+        self._begin_new()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -162,7 +163,10 @@ class TunedAdamW(torch.optim.Optimizer):
     @property
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
-        return {n: p for group in self.param_groups for n, p in zip(group["param_names"], group["params"], strict=True)}
+        return dict(self._named())
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return (row for group in self.param_groups for row in zip(group["param_names"], group["params"], strict=True))
 
     @property
     def unmeasured(self) -> bool:
@@ -209,18 +213,26 @@ class TunedAdamW(torch.optim.Optimizer):
 
     # ---------------------------------------------------------------- which parameters go together
     def _plan(self) -> list[tuple[list[Batch], list[Chunk]]]:
-        """The batches and chunks of each group, over the parameters that have a gradient; kept while those stay the same."""
+        """The batches and chunks of each group, over the parameters that have a gradient; kept while those stay as they are.
+
+        A network may be converted, or given other memory, between two steps: its parameters are then the same objects.
+        """
         present = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        key = tuple(id(p) for row in present for p in row)
+        key = [[(id(p), p.dtype, p.device, p.shape, p.stride()) for p in row] for row in present]
         if key != self._key:
-            new = [p for row in present for p in row if p not in self.state]
-            if new and self.tuning.batches:
-                raise UserError("this tuning method needs sensitivities before the first step: optimizer.receive(...).")
-            for parameter in new:
-                self._begin(parameter)
+            self._begin_new()
+            check_states(((n, p) for n, p in self._named() if p.grad is not None), self.state, self._fused)
             self._parts = self._divide(present)
             self._key = key
         return self._parts
+
+    def _begin_new(self) -> None:
+        """Make the states of parameters that have their first gradient."""
+        new = [p for group in self.param_groups for p in group["params"] if p.grad is not None and p not in self.state]
+        if new and self.tuning.batches:
+            raise UserError("this tuning method needs sensitivities before the first step: optimizer.receive(...).")
+        for parameter in new:
+            self._begin(parameter)
 
     def _divide(self, present: list[list[nn.Parameter]]) -> list[tuple[list[Batch], list[Chunk]]]:
         """Batches, and chunks, of parameters of one group, device, type and step count; their states get their memory order."""
@@ -239,10 +251,10 @@ class TunedAdamW(torch.optim.Optimizer):
         for moved in (p for row in batches for batch in row for p in batch.parameters):
             if rule is not None and rule.velocity:
                 self.state[moved].setdefault("rho", torch.zeros_like(moved))
-            _align(self.state[moved], moved)
+            align_state(self.state[moved], moved)
         for chunk in (chunk for row in chunks for chunk in row):
             for moved, like in zip(chunk.parameters, chunk.proposals, strict=True):
-                _align(self.state[moved], like)
+                align_state(self.state[moved], like)
         return list(zip(batches, chunks, strict=True))
 
     def _begin(self, parameter: nn.Parameter) -> None:
@@ -258,18 +270,3 @@ class TunedAdamW(torch.optim.Optimizer):
     def _count(self, parameter: nn.Parameter) -> float:
         """Steps a parameter has taken; 0 where only the device knows, and each parameter is corrected by its own."""
         return 0.0 if self._fused else self.state[parameter]["step"].item()
-
-
-def _gradient(parameter: Tensor, like: Tensor) -> Tensor:
-    """The gradient, in its own type, in the memory order of another tensor of its shape."""
-    gradient = parameter.grad
-    if gradient is None or gradient.is_sparse:
-        raise UserError("a sparse gradient was given; TunedAdamW takes dense ones.")
-    return gradient if gradient.stride() == like.stride() else torch.empty_like(like, dtype=gradient.dtype).copy_(gradient)
-
-
-def _align(state: dict[str, Any], like: Tensor) -> None:
-    """Give what is kept of a parameter the memory order of another tensor of its shape."""
-    for name, value in state.items():
-        if torch.is_tensor(value) and value.shape == like.shape and value.stride() != like.stride():
-            state[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
