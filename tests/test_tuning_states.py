@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mstrack.errors import UserError
-from mstrack.tuning import EMA, MST, FullFineTuning, TunedAdamW, Tuning
+from mstrack.tuning import EMA, MST, FullFineTuning, SparseTuning, TunedAdamW, Tuning
 
 some_tunings = pytest.mark.parametrize(
     "make", [FullFineTuning, MST, EMA, lambda: MST(update="velocity")], ids=["full", "mst", "ema", "velocity"]
@@ -82,3 +82,24 @@ def test_a_group_that_is_added_waits_for_its_gradients(fused: bool) -> None:
     optimizer.step()
     assert not torch.equal(more.weight, start)
     assert [optimizer.state[p]["step"].item() for p in (net.weight, more.weight)] == [3, 1]
+
+
+def test_a_group_that_is_added_is_measured_and_the_others_go_on() -> None:
+    net, more = nn.Linear(4, 3), nn.Linear(3, 3)
+    optimizer = TunedAdamW(net.named_parameters(), SparseTuning(), lr=1e-2)
+    optimizer.receive({name: torch.rand(p.shape) for name, p in net.named_parameters()})
+    net.weight.grad = torch.ones(3, 4)
+    optimizer.step()
+    kept = optimizer.state[net.weight]["exp_avg"].clone()
+    assert kept.any()
+    optimizer.add_param_group({"params": more.named_parameters(prefix="more")})
+    more.weight.grad = torch.ones(3, 3)
+    with pytest.raises(UserError, match=r"SparseTuning needs sensitivities before the first step of more\.weight:"):
+        optimizer.step()
+    assert optimizer.unmeasured
+    with pytest.raises(UserError, match=r"more\.weight, more\.bias are missing"):
+        optimizer.receive({name: torch.rand(p.shape) for name, p in net.named_parameters()})
+    optimizer.receive({name: torch.rand(p.shape) for name, p in optimizer.trained.items()})
+    assert torch.equal(optimizer.state[net.weight]["exp_avg"], kept)
+    optimizer.step()
+    assert [optimizer.state[p]["step"].item() for p in (net.weight, more.weight)] == [2, 1]

@@ -171,14 +171,24 @@ class TunedAdamW(torch.optim.Optimizer):
     @property
     def unmeasured(self) -> bool:
         """Whether the method waits for sensitivities (`receive`); a resumed run holds what was made of them."""
-        return self.tuning.batches > 0 and not self.state
+        return self.tuning.batches > 0 and any(p not in self.state for group in self.param_groups for p in group["params"])
 
     @torch.no_grad()
     def receive(self, sensitivities: Mapping[str, Tensor]) -> None:
-        """Hand over the sensitivity of every parameter in `trained`, before the first step; the same on all ranks."""
+        """Hand over the sensitivity of every parameter in `trained`, before the first step; the same on all ranks.
+
+        Again where a group is added: the moments of the others stay as they are.
+
+        Raises:
+            UserError: One is missing.
+        """
         trained = self.trained
+        missing = [name for name in trained if name not in sensitivities]
+        if missing:
+            raise UserError(f"sensitivities of {', '.join(missing)} are missing: all in optimizer.trained are expected.")
         for parameter in trained.values():
-            self._begin(parameter)
+            if parameter not in self.state:
+                self._begin(parameter)
         rows = [sensitivities[name].to(parameter) for name, parameter in trained.items()]
         self.tuning.receive(rows, [self.state[parameter] for parameter in trained.values()])
 
@@ -228,10 +238,14 @@ class TunedAdamW(torch.optim.Optimizer):
 
     def _begin_new(self) -> None:
         """Make the states of parameters that have their first gradient."""
-        new = [p for group in self.param_groups for p in group["params"] if p.grad is not None and p not in self.state]
+        new = [(name, p) for name, p in self._named() if p.grad is not None and p not in self.state]
         if new and self.tuning.batches:
-            raise UserError("this tuning method needs sensitivities before the first step: optimizer.receive(...).")
-        for parameter in new:
+            names = ", ".join(name for name, _ in new)
+            raise UserError(
+                f"{type(self.tuning).__name__} needs sensitivities before the first step of {names}:"
+                " optimizer.receive(...) takes the mean squared gradient of all in optimizer.trained, by name."
+            )
+        for _, parameter in new:
             self._begin(parameter)
 
     def _divide(self, present: list[list[nn.Parameter]]) -> list[tuple[list[Batch], list[Chunk]]]:
