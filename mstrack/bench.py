@@ -45,7 +45,7 @@ class Bench(NamedTuple):
 
 
 def bench(
-    source: str | Path,
+    source: Network | str | Path,
     backends: List[str] = (),
     precisions: List[str] = (),
     device: torch.device | str = "cpu",
@@ -56,7 +56,8 @@ def bench(
     """Measure a network.
 
     Args:
-        source: A checkpoint, a shipped weight, the name of a model (with random weights, which are as fast), or an .onnx file.
+        source: A checkpoint, a shipped weight, the name of a model (with random weights, which are as fast), an .onnx file,
+            or a network.
         backends: Of `backends.BACKENDS`; none: those that make sense on this device.
         precisions: Of `backends.PRECISIONS`; none: all that a backend has.
         device: Where.
@@ -111,10 +112,13 @@ def bench(
     advance("files")
     files = measure_files(runners[fastest.backend, fastest.precision], fastest.batch, seconds)
     advance("done")
-    return Bench(str(source), describe_machine(place), single, best, files, fastest, left_out)
+    called = source.name if isinstance(source, Network) else str(source)
+    return Bench(called, describe_machine(place), single, best, files, fastest, left_out)
 
 
-def _load(source: str | Path) -> Network | Path:
+def _load(source: Network | str | Path) -> Network | Path:
+    if isinstance(source, Network):
+        return source
     if str(source).endswith(".onnx"):
         return Path(source)
     if str(source) in MODELS:

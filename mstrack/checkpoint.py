@@ -81,7 +81,10 @@ def load(path: str | Path, name: str | None = None, **kwargs: Any) -> Network:
         if name is None:
             raise UserError(f"{file} does not say which model it is; give one of: {', '.join(sorted(MODELS))}.")
         if name not in MODELS:
-            raise UserError(f"{file} is of a model outside the catalogue; if you trust '{name}', load it with name='{name}'.")
+            raise UserError(
+                f"{file} is of a model outside the catalogue, and a file cannot name code to run. If you trust '{name}', name"
+                f" it yourself: --model {name}, or load(..., name='{name}')."
+            )
     published = not file.name.endswith(".safetensors")
     arguments = {**weights.arguments, **kwargs} if published or name == weights.name else kwargs
     with torch.device("meta"):

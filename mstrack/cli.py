@@ -13,7 +13,7 @@ import typer
 from mstrack.cli_data import DataRoot, Root, data_app
 from mstrack.cli_reproduce import reproduce_app
 from mstrack.cli_results import Modality, Protocol, results_app
-from mstrack.cli_speed import Backend, Precision, speed_app
+from mstrack.cli_speed import Backend, Model, Precision, open_checkpoint, speed_app
 from mstrack.cli_vot import vot_app
 from mstrack.errors import UserError
 from mstrack.registry import TABLES, summarise, unknown
@@ -169,6 +169,7 @@ def track(
     device: Device = "auto",
     backend: Backend = "auto",
     precision: Precision = "fp32",
+    model: Model = None,
 ) -> None:
     """Follow a target through folders of images, videos, or a recording of frames and events."""
     from mstrack.backends import open_backend
@@ -179,16 +180,16 @@ def track(
     from mstrack.tracker import TrackerBatch
 
     start = parse_box(box)
-    model = open_backend(checkpoint, backend, choose_device(device), precision)
-    kind, made = modality or trained_modality(model), encoding or trained_encoding(model)
-    painted = events or trained_recipe(model) or "interval"
+    network = open_backend(open_checkpoint(checkpoint, model), backend, choose_device(device), precision)
+    kind, made = modality or trained_modality(network), encoding or trained_encoding(network)
+    painted = events or trained_recipe(network) or "interval"
     count, frames = open_clip(rgb, aux, kind, made, painted, missing, Timing(times, fps))
     settings: dict[str, object] = {"checkpoint": checkpoint, "rgb": str(rgb), "aux": None if aux is None else str(aux)}
     settings |= {"times": None if times is None else str(times), "fps": fps}
     settings |= {"modality": kind, "encoding": made, "events": painted, "missing": missing}
-    settings |= {"backend": model.name, "precision": model.precision}
+    settings |= {"backend": network.name, "precision": network.precision}
     with show_progress() as progress:
-        tracker = TrackerBatch(model, missing=missing)
+        tracker = TrackerBatch(network, missing=missing)
         result = track_clip(tracker, frames, count, start, out, settings, video, progress("tracking", "frames"))
     shown = "track.mp4" if video else "frames/"
     say(f"{len(result.boxes)} frames; mean confidence {result.confidence[1:].mean() if len(result.boxes) > 1 else 1:.3f}")
@@ -230,6 +231,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto; for checkpoints.")] = "auto",
     backend: Backend = "auto",
     precision: Precision = "fp32",
+    model: Model = None,
 ) -> None:
     """Track every sequence of a dataset, score, and write a report."""
     from mstrack.config import parse_pairs
@@ -237,16 +239,16 @@ def evaluate(
     from mstrack.evaluation import write_single_report
     from mstrack.foreign import choose_tracker
 
-    model, name = choose_tracker(checkpoint, tracker, parse_pairs(tracker_argument or ()), timeout)
-    if tracker is not None and (batch, device, backend, precision) != (32, "auto", "auto", "fp32"):
+    chosen, name = choose_tracker(checkpoint, tracker, parse_pairs(tracker_argument or ()), timeout)
+    if tracker is not None and (batch, device, backend, precision, model) != (32, "auto", "auto", "fp32", None):
         raise UserError(
-            "--batch, --device, --backend and --precision are for checkpoints: another tracker is told by its command or"
-            " --tracker-argument."
+            "--batch, --device, --backend, --precision and --model are for checkpoints: another tracker is told by its command"
+            " or --tracker-argument."
         )
     first = os.environ.get("RANK", "0") == "0"
     with show_progress(quiet=not first) as progress:
         result = run(
-            model,
+            open_checkpoint(chosen, model) if isinstance(chosen, str) else chosen,
             on,
             out or _results_folder(name, on, split, modality),
             split,
@@ -304,11 +306,14 @@ def show(
 
 
 @app.command()
-def info(checkpoint: Annotated[str, typer.Argument(help="A checkpoint, a shipped weight, or the name of a model.")]) -> None:
+def info(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, a shipped weight, or the name of a model.")],
+    model: Model = None,
+) -> None:
     """Parameters, GFLOPs and provenance of a checkpoint or model."""
     from mstrack.description import describe
 
-    for line in describe(checkpoint):
+    for line in describe(open_checkpoint(checkpoint, model)):
         typer.echo(line)
 
 

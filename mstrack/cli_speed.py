@@ -11,6 +11,7 @@ from mstrack.terminal import print_table, say, say_error, show_progress
 if TYPE_CHECKING:
     from mstrack.bench import Bench
     from mstrack.measuring import Speed
+    from mstrack.models import Network
 
 speed_app = typer.Typer()
 
@@ -20,19 +21,33 @@ Backend = Annotated[
 Precision = Annotated[
     Literal["fp32", "bf16"], typer.Option(help="bf16: boxes within half a pixel, about twice as fast where the processor can.")
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(help="The model that the checkpoint is of: module:object for one of your own, which a file cannot name."),
+]
+
+
+def open_checkpoint(checkpoint: str, model: str | None) -> "str | Network":
+    """What a job takes: the name of the file, or the network where `--model` says which one it is."""
+    if model is None:
+        return checkpoint
+    from mstrack.checkpoint import load
+
+    return load(checkpoint, model)
 
 
 @speed_app.command()
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the name of a shipped weight.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    model: Model = None,
 ) -> None:
     """Write a checkpoint as ONNX, and compare it with the network: maps, and boxes of 20 frames."""
     from mstrack.export import LIMITS, PIXELS
     from mstrack.export import export as run
 
     with show_progress() as progress:
-        parity = run(checkpoint, target, progress("export"))
+        parity = run(open_checkpoint(checkpoint, model), target, progress("export"))
     rows = [[name, f"{parity.maps[name]:.1e}", f"{limit:.0e}"] for name, limit in LIMITS.items()]
     rows.append([f"boxes of {parity.frames} frames, pixels", f"{parity.boxes:.1e}", f"{PIXELS:g}"])
     print_table("Largest differences between the network and the file", ["", "found", "at most"], rows)
@@ -54,6 +69,7 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="The largest number of sequences in lock step that is tried.")] = 32,
     seconds: Annotated[float, typer.Option(min=0.01, help="To spend on each measurement.")] = 1.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    model: Model = None,
 ) -> None:
     """Frames per second of a tracker on this machine: one table, every backend, beside the plain loop of published code."""
     from mstrack.bench import bench as run
@@ -61,7 +77,7 @@ def bench(
 
     with show_progress() as progress:
         found = run(
-            checkpoint,
+            open_checkpoint(checkpoint, model),
             backend or (),
             precision or (),
             choose_device(device),

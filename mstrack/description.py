@@ -27,13 +27,15 @@ JET = ("vipt", "vipt-shallow", "sdstrack")
 """Families whose published depth weights were trained on the encoding `jet`: colours in BGR order."""
 
 
-def describe(name: str) -> list[str]:
-    """Lines on a checkpoint file, a shipped weight, or a model of the catalogue.
+def describe(source: Network | str) -> list[str]:
+    """Lines on a checkpoint file, a shipped weight, a model of the catalogue, or a network.
 
     Raises:
         UserError: None of these, or a file that is no checkpoint.
     """
-    network = create_model(name) if name in MODELS else checkpoint.load(name)
+    if isinstance(source, str):
+        source = create_model(source) if source in MODELS else checkpoint.load(source)
+    network = source
     parameters, flops = count_parameters(network), count_flops(network)
     crops = [
         f"{what} {size} x {size} (factor {factor:g})"

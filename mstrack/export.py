@@ -48,11 +48,11 @@ class Parity(NamedTuple):
         return self.boxes <= PIXELS and all(self.maps[name] <= limit for name, limit in LIMITS.items())
 
 
-def export(source: str | Path, target: Path, progress: Progress | None = None) -> Parity:
+def export(source: Network | str | Path, target: Path, progress: Progress | None = None) -> Parity:
     """Write a checkpoint as an ONNX file; where parity does not hold, there is no file.
 
     Args:
-        source: A checkpoint, or the name of a shipped weight.
+        source: A checkpoint, the name of a shipped weight, or a network.
         target: The .onnx file.
         progress: Called with (steps done, all, what comes).
 
@@ -71,7 +71,7 @@ def export(source: str | Path, target: Path, progress: Progress | None = None) -
     if not target.parent.is_dir():
         raise UserError(f"there is no folder {target.parent}: make it first.")
     advance()
-    network = checkpoint.load(source)
+    network = source if isinstance(source, Network) else checkpoint.load(source)
     part = name_part(target)
     try:
         advance()

@@ -214,3 +214,41 @@ def test_different_frame_counts_are_named(clip: Path) -> None:
     sequence = moving_squares.load(clip, "test", sequences=1)[0]
     with pytest.raises(UserError, match=r"'square0'.*12 rgb frames.*11 thermal frames"):
         dataclasses.replace(sequence, aux=sequence.aux[:-1])
+
+
+def test_a_checkpoint_of_a_network_of_ones_own_is_used_where_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "my_network.py").write_text(
+        "from mstrack.models.mst import mst_tiny\n\n\ndef mine(**given):\n    return mst_tiny(width=32, depth=2, **given)\n"
+    )
+    made = create_model("mst-tiny", width=32, depth=2, heads=2, cross_layers=(1,))
+    made.name, made.arguments = "my_network:mine", {"heads": 2, "cross_layers": (1,)}
+    checkpoint.save(tmp_path / "mine.safetensors", made, {})
+    moving_squares.load(tmp_path / "squares", "test", sequences=1)
+    clip, own = tmp_path / "squares/test/square0", ("--model", "my_network:mine")
+    assert_refused(mst("info", "mine.safetensors", cwd=tmp_path), "outside the catalogue", "--model my_network:mine")
+    jobs = [
+        ("info", "mine.safetensors"),
+        (
+            "track",
+            "mine.safetensors",
+            "--rgb",
+            clip / "rgb",
+            "--aux",
+            clip / "thermal",
+            "--box",
+            "30,30,16,14",
+            "--out",
+            "track",
+        ),
+        ("export", "mine.safetensors", "mine.onnx"),
+        ("bench", "mine.safetensors", "--backend", "eager", "--precision", "fp32", "--batch", 1, "--seconds", 0.01),
+    ]
+    for job in jobs:
+        done = mst(*job, *own, cwd=tmp_path)
+        assert done.returncode == 0, (job, done.stderr)
+    data = ("--on", "moving_squares:load", "--root", tmp_path / "squares", "--argument", "sequences=1", "--out", "results")
+    done = mst("eval", "mine.safetensors", *data, *own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_track(tmp_path / "results", "square0") is not None
+    tracker = ("--tracker", "template_tracker:TemplateTracker")
+    assert_refused(mst("eval", *tracker, *data, *own, cwd=tmp_path), "--model are for checkpoints")
