@@ -134,20 +134,21 @@ class TrackerBatch:
 
         Raises:
             UserError: Images that are not H x W x 3 uint8 or whose modalities differ in size; a box that is not four finite
-                numbers, has no size or lies outside its image.
+                numbers, has no size or lies outside its image. What was followed before goes on.
         """
         called = list(names) if names is not None else [f"sequence {i}" for i in range(len(frames))]
         rows = list(boxes)
         if not len(frames) == len(rows) == len(called):
             raise UserError(f"{len(frames)} frames, {len(rows)} boxes, {len(called)} names: each sequence needs one of each.")
+        complete = [self._complete(frame, name, 0, None) for frame, name in zip(frames, called, strict=True)]
+        starts = [check_box(*item) for item in zip(rows, frames, called, strict=True)]
         if places is None:
             self.make_room(len(called))
         where = list(range(len(called))) if places is None else list(places)
-        for i, name in zip(where, called, strict=True):
-            self._names[i], self._last[i], self.lacking[i] = name, None, []
         self._steps[where] = 0
-        complete = [self._complete(frame, i) for frame, i in zip(frames, where, strict=True)]
-        starts = [check_box(*item) for item in zip(rows, frames, called, strict=True)]
+        for i, name, frame in zip(where, called, frames, strict=True):
+            self._names[i], self._last[i], self.lacking[i] = name, None, []
+            self._remember(frame, i)
         self._boxes[where] = np.array(starts).reshape(-1, 4)
         self._templates[where], _ = self._cut(
             complete, self._boxes[where], self._geometry.template_factor, self._geometry.template_size
@@ -175,11 +176,16 @@ class TrackerBatch:
         which = np.arange(len(self._boxes)) if active is None else np.asarray(active, dtype=np.int64)
         if len(frames) != len(which) or not len(which):
             raise UserError(f"{len(frames)} frames for {len(which)} sequence(s) that were started with init().")
+        complete = [
+            self._complete(frame, self._names[i], int(self._steps[i]) + 1, self._last[i])
+            for frame, i in zip(frames, which, strict=True)
+        ]
         self._steps[which] += 1
-        frames = [self._complete(frame, int(i)) for frame, i in zip(frames, which, strict=True)]
+        for frame, i in zip(frames, which, strict=True):
+            self._remember(frame, int(i))
         size, before = self._geometry.search_size, self._boxes[which]
         started = time.perf_counter()
-        search, scales = self._cut(frames, before, self._geometry.search_factor, size)
+        search, scales = self._cut(complete, before, self._geometry.search_factor, size)
         cut = self._now()
         everyone = active is None or np.array_equal(which, np.arange(len(self._boxes)))
         template = self._templates if everyone else self._templates[torch.from_numpy(which)]
@@ -223,18 +229,19 @@ class TrackerBatch:
         pairs = [(frame.rgb, frame.aux)[: self._geometry.modalities] for frame in frames]
         return self._cutter(pairs, boxes, factor, size, self._device)
 
-    def _complete(self, frame: Frame, i: int) -> Frame:
+    def _complete(self, frame: Frame, name: str, step: int, last: Image | None) -> Frame:
         """A frame as the network is fed: images that would be tracked wrongly are refused, a missing modality is filled."""
-        name = self._names[i]
         check_images(frame, name)
+        return frame if self._geometry.modalities == 1 else fill(frame, self._missing, last, f"{name}, frame {step}")
+
+    def _remember(self, frame: Frame, i: int) -> None:
+        """Whether a frame of sequence i came without its second modality; else that image, where the policy needs it."""
         if self._geometry.modalities == 1:
-            return frame
+            return
         if frame.aux is None:
             self.lacking[i].append(int(self._steps[i]))
-            return fill(frame, self._missing, self._last[i], f"{name}, frame {self._steps[i]}")
-        if self._missing == "last":
+        elif self._missing == "last":
             self._last[i] = frame.aux
-        return frame
 
 
 class Tracker:

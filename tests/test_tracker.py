@@ -348,3 +348,22 @@ def test_order_and_counts_are_checked() -> None:
     batch.init([frame, frame], [(1, 2, 30, 40)] * 2)
     with pytest.raises(UserError, match="1 frames for 2"):
         batch.update([frame])
+
+
+def test_a_start_that_is_refused_changes_nothing() -> None:
+    model, (first, *rest) = lively("mst-tiny").eval(), clip_of(0, 4)
+    tracker = Tracker(model, missing="last")
+    for box, says in (((500, 500, 3, 3), "outside the image"), ((1, 2, 3), "four finite numbers")):
+        with pytest.raises(UserError, match=says):
+            tracker.init(first, box)
+        with pytest.raises(UserError, match=r"started with init\(\)"):
+            tracker.update(first)
+    tracker.init(first, BOX)
+    found = []
+    for frame in rest:
+        with pytest.raises(UserError, match="expected an H x W x 3 uint8"):
+            tracker.update(Frame(frame.rgb[..., 0]))
+        with pytest.raises(UserError, match="has no size"):
+            tracker.init(frame, (5, 5, 0, 3))
+        found.append(tracker.update(frame).box)
+    assert np.array_equal(found, track_alone(model, [first, *rest])[0])
