@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
 
 import yaml
@@ -210,7 +210,7 @@ def summarise_recipe(name: str) -> str:
 def read_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """A recipe as nested dictionaries, unchecked."""
     if isinstance(recipe, Mapping):
-        return yaml.safe_load(yaml.safe_dump(dict(recipe), sort_keys=False))
+        return {key: _plain(value) for key, value in recipe.items()}
     path = Path(recipe)
     try:
         text = path.read_text(encoding="utf-8-sig") if path.is_file() else _shipped_recipe(path)
@@ -222,6 +222,15 @@ def read_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"recipe {path} holds {type(tree).__name__}, expected the sections {_names(Config)}.")
     return tree
+
+
+def _plain(value: Any) -> Any:
+    """A copy of what a mapping holds, of the types that YAML knows: dictionaries, lists, and text for paths."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def _shipped_recipe(path: Path) -> str:

@@ -1,5 +1,6 @@
 """A tracker over many sequences, resumable, then the scores: two stages with a result folder between them."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -238,6 +239,7 @@ def _say_settings(folder: Path) -> dict[str, str]:
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Write or compare `run.json`: results of two trackers or lists never mix in one folder."""
     path = folder / "run.json"
+    identity = json.loads(json.dumps(identity, default=str))  # as it will be read: lists for tuples, text for paths
     was = read_object(path)
     if was is None or not (any(folder.rglob("*.txt")) or anybody_at_work(folder)):
         write_json(path, {**identity, "mstrack": __version__})

@@ -16,7 +16,7 @@ import pytest
 from mstrack import claims
 from mstrack.claims import LOST, Claims, alone, anybody_at_work
 from mstrack.errors import UserError
-from mstrack.evaluation import evaluate
+from mstrack.evaluation import _claim, evaluate
 from mstrack.foreign import open_tracker
 from mstrack.results import read_json
 
@@ -195,3 +195,12 @@ def test_several_processes_share_an_evaluation_and_survive_one(tmp_path: Path, r
     for sequence in alone.sequences:
         texts = [(folder / f"{sequence.name}.txt").read_text() for folder in (alone.folder, tmp_path / "out")]
         assert texts[0] == texts[1]
+
+
+def test_the_same_call_goes_on_whatever_types_its_arguments_are_of(tmp_path: Path) -> None:
+    given = {"dataset": "a", "dataset arguments": {"sizes": (160, 120), "place": Path("here"), "names": ["x"]}}
+    _claim(tmp_path, given)
+    (tmp_path / "x.txt").write_text("1,2,3,4\n")
+    _claim(tmp_path, given)
+    with pytest.raises(UserError, match="dataset arguments: .*120.* there, .*121.* now"):
+        _claim(tmp_path, {**given, "dataset arguments": {**given["dataset arguments"], "sizes": (160, 121)}})

@@ -124,3 +124,12 @@ def test_modules_of_the_current_folder_are_found_by_mst_too(tmp_path: Path, monk
         resolve("tunings", "lies_here:Method")
     monkeypatch.chdir(tmp_path)
     assert resolve("tunings", "lies_here:Method").__name__ == "Method"
+
+
+def test_a_mapping_may_hold_paths_and_tuples_and_is_copied() -> None:
+    given = {**SMALL, "run": {"out": Path("runs/x")}, "tuning": {"name": "mst", "arguments": {"momentum": (0.7, 0.9)}}}
+    config = load_config(given, ["tuning.arguments.scope=network"])
+    assert config.run.out == Path("runs/x")
+    assert config.tuning.arguments == {"momentum": [0.7, 0.9], "scope": "network"}
+    assert given["tuning"]["arguments"] == {"momentum": (0.7, 0.9)}
+    assert load_config(yaml.safe_load(dump_config(config))) == config
