@@ -175,7 +175,11 @@ class Claims:
 def anybody_at_work(folder: Path) -> bool:
     """Whether a process that is alive holds a claim in the folder."""
     claims = Claims(folder)
-    return any(claims._is_alive(path) for path in claims.folder.glob("*.*") if path.suffix[1:].isdigit())
+    try:
+        held = [path for path in claims.folder.glob("*.*") if path.suffix[1:].isdigit()]
+    except FileNotFoundError:  # the last claim went a moment ago, and the folder with it
+        return False
+    return any(map(claims._is_alive, held))
 
 
 def _identity(pid: int) -> dict[str, str | int]:

@@ -1,6 +1,7 @@
 """A tracker over many sequences, resumable, then the scores: two stages with a result folder between them."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -241,7 +242,8 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     path = folder / "run.json"
     identity = json.loads(json.dumps(identity, default=str))  # as it will be read: lists for tuples, text for paths
     was = read_object(path)
-    if was is None or not (any(folder.rglob("*.txt")) or anybody_at_work(folder)):
+    files = (name for _, _, names in os.walk(folder) for name in names)  # others may end, and their claims go, meanwhile
+    if was is None or not (any(name.endswith(".txt") for name in files) or anybody_at_work(folder)):
         write_json(path, {**identity, "mstrack": __version__})
         return
     differing = [key for key, value in identity.items() if was.get(key, UNSAID.get(key)) != value]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -202,5 +203,23 @@ def test_the_same_call_goes_on_whatever_types_its_arguments_are_of(tmp_path: Pat
     _claim(tmp_path, given)
     (tmp_path / "x.txt").write_text("1,2,3,4\n")
     _claim(tmp_path, given)
-    with pytest.raises(UserError, match="dataset arguments: .*120.* there, .*121.* now"):
+    with pytest.raises(UserError, match=r"dataset arguments: .*120.* there, .*121.* now"):
         _claim(tmp_path, {**given, "dataset arguments": {**given["dataset arguments"], "sizes": (160, 121)}})
+
+
+def test_an_evaluation_starts_while_others_claim_and_release(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            with Claims(tmp_path) as mine:
+                mine.take("a")
+
+    with ThreadPoolExecutor(1) as others:
+        done = others.submit(work)
+        try:
+            for _ in range(300):
+                _claim(tmp_path, {"dataset": "a"})
+        finally:
+            over.set()
+        done.result()
