@@ -103,6 +103,11 @@ def test_a_crop_beyond_what_is_kept_comes_from_the_file(scenes: list[Sequence], 
     np.testing.assert_array_equal(one[1], other[1])
 
 
+def test_others_may_read_what_was_built(cache: Path) -> None:
+    modes = [path.stat().st_mode & 0o777 for path in cache.iterdir() if path.is_dir()]
+    assert modes == [0o755] * 3
+
+
 def test_sequences_that_are_not_in_the_cache_are_read_from_files(scenes: list[Sequence], tmp_path: Path) -> None:
     build(scenes[:1], PAIRING, tmp_path)
     find = CropCache(tmp_path).find

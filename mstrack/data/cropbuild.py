@@ -205,6 +205,7 @@ def _make(sequence: Sequence, plan: _Plan, place: Path, budget: _Budget) -> None
         budget.take(len(text))
         written += len(text)
         (half / "about.json").write_text(text)
+        half.chmod(0o755)
         half.rename(place)
     except BaseException:
         budget.give_back(written)
