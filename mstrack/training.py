@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ def train(
     config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
     place = distributed.start(config.run.device, config.run.timeout)
     try:
-        with occupy(config, place):
-            made = _run(config, place, progress or (lambda done, total, text: None), interrupted)
+        with occupy(config, place), ExitStack() as ending:
+            made = _run(config, place, progress or (lambda done, total, text: None), interrupted, ending)
     except RuntimeError as error:
         if config.run.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = str(error).splitlines()[0]
@@ -78,7 +78,7 @@ def train(
     return made
 
 
-def _run(config: Config, place: Place, progress: Progress, interrupted: Callable[[], bool]) -> Path:
+def _run(config: Config, place: Place, progress: Progress, interrupted: Callable[[], bool], ending: ExitStack) -> Path:
     out, settings = config.run.out, config.train
     made = out / "model.safetensors"
 
@@ -114,7 +114,7 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
             save_model(made, network, config, lists, step, reached, choice, place)
     prepare_blocks(network, config)
     recorded = record_passes(model, config, place)
-    journal = Journal(out, step, config.run.tensorboard, place.first)
+    journal = ending.enter_context(closing(Journal(out, step, config.run.tensorboard, place.first)))
     watch = Watch(place.device)
     parts = load_keys(pairs, _plan(config, place, share, step), config.run.workers, pin=place.device.type == "cuda")
     saved = step
@@ -166,7 +166,6 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
             if scores or stopping or step == total or step - saved >= config.run.save_every:
                 save_state(config, network, optimizer, step, best, place)
                 saved = step
-    journal.close()
     return made
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -258,6 +259,17 @@ def test_clips_of_one_name_from_two_sources_are_scored_each_by_its_own_boxes(tmp
     assert apart[0] != pytest.approx(apart[1])
     together = validate(network, config, [(source, [first]), (source, [second])], place)["SR"]
     assert together == pytest.approx(sum(apart) / 2)
+
+
+def test_a_run_that_fails_leaves_no_thread_behind(tmp_path: Path) -> None:
+    def fail(done: int, total: int, text: str) -> None:
+        raise OSError("the terminal is gone")
+
+    before = set(threading.enumerate())
+    with pytest.raises(OSError, match="terminal"):
+        train(recipe(tmp_path), ["run.tensorboard=true"], progress=fail)
+    assert list((tmp_path / "run/tensorboard").iterdir())
+    assert set(threading.enumerate()) <= before
 
 
 def test_frozen_parameters_and_their_batch_norms_stay(tmp_path: Path) -> None:
