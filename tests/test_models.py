@@ -477,3 +477,8 @@ def test_interpolated_positions_follow_a_ramp() -> None:
     expected = (torch.arange(16) + 0.5) / 2 - 0.5
     torch.testing.assert_close(grid[4:12, 4:12, 0], expected[4:12].expand(8, 8), rtol=0, atol=0.05)
     torch.testing.assert_close(grid[4:12, 4:12, 1], expected[4:12, None].expand(8, 8), rtol=0, atol=0.05)
+
+
+def test_an_argument_of_the_wrong_type_is_named() -> None:
+    with pytest.raises(UserError, match=r"model 'mst-tiny' cannot be made with width='a' .*It takes: .*width: int = 96"):
+        create_model("mst-tiny", width="a")

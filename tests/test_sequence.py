@@ -10,7 +10,7 @@ import pytest
 from mstrack.data.annotations import read_boxes, read_flags
 from mstrack.data.images import depth_to_colour, read_aux, read_rgb
 from mstrack.data.layout import list_frames
-from mstrack.data.sequence import Sequence
+from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -241,3 +241,27 @@ def test_a_frame_in_a_closed_folder_is_not_said_to_be_missing(tmp_path: Path, mo
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(UserError, match=r"closed/b\.png cannot be read: Permission denied"):
         sequence.open_aux(0)
+
+
+def test_texts_and_lists_are_taken_for_paths_and_arrays(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "x.png"), np.full((6, 8, 3), 7, dtype=np.uint8))
+    file = str(tmp_path / "x.png")
+    sequence = Sequence("a", [file, file], [[0, 0, 1, 1], [1, 1, 2, 2]], [True, False], aux=[None, file], modality="event")
+    assert (sequence.frame(1).rgb == 7).all()
+    assert (sequence.frame(1).aux == 7).all()
+    part = sequence.cut(1, 2)
+    assert part.boxes.dtype == np.float64
+    assert part.boxes.tolist() == [[1, 1, 2, 2]]
+    assert part.valid.tolist() == [False]
+    for boxes, says in (([[0, 1], [2, 3]], r"boxes are of shape \(2, 2\), expected \(2, 4\)"), ([["a"] * 4] * 2, "no array")):
+        with pytest.raises(UserError, match=says):
+            Sequence("a", [file, file], boxes, [True, True])
+
+
+def test_frames_and_sequences_are_equal_to_themselves_alone() -> None:
+    image, boxes = np.zeros((4, 4, 3), dtype=np.uint8), np.zeros((1, 4))
+    pairs = [[Frame(image), Frame(image)], [Sequence("a", [Path("x")], boxes, np.ones(1, dtype=bool)) for _ in range(2)]]
+    for one, other in pairs:
+        assert one == one
+        assert one != other
+        assert len({one, other, one}) == 2

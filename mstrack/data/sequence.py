@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence as List
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ POLICIES = ("error", "zero", "copy", "last")
 """What is fed for a frame that lacks its second modality; see `fill`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
-    """One moment.
+    """One moment; equal only to itself.
 
     Attributes:
         rgb: H x W x 3 uint8, RGB order.
@@ -32,9 +33,9 @@ class Frame:
     lacking: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sequence:
-    """A video with its annotation.
+    """A video with its annotation; equal only to itself. Paths may be given as text, boxes and flags as lists.
 
     Attributes:
         name: Unique in its dataset.
@@ -61,6 +62,14 @@ class Sequence:
     first: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("rgb", "aux"):
+            object.__setattr__(self, name, _paths(getattr(self, name)))
+        for name, kind in (("boxes", np.float64), ("valid", np.bool_), ("aux_boxes", np.float64)):
+            try:
+                given = getattr(self, name)
+                object.__setattr__(self, name, None if given is None else np.asarray(given, dtype=kind))
+            except (TypeError, ValueError) as error:
+                raise UserError(f"sequence '{self.name}': {name} are no array of numbers: {error}.") from error
         counts = {"rgb frames": len(self.rgb), "boxes": len(self.boxes), "flags": len(self.valid)}
         if self.aux is not None:
             counts[f"{self.modality} frames"] = len(self.aux)
@@ -69,6 +78,10 @@ class Sequence:
         if len(set(counts.values())) != 1:
             found = ", ".join(f"{n} {what}" for what, n in counts.items())
             raise UserError(f"sequence '{self.name}': the counts differ: {found}. Each frame needs all of them.")
+        for name, row in (("boxes", (4,)), ("valid", ()), ("aux_boxes", (4,))):
+            array = getattr(self, name)
+            if array is not None and len(array) and array.shape[1:] != row:
+                raise UserError(f"sequence '{self.name}': {name} are of shape {array.shape}, expected {(len(self), *row)}.")
 
     def __len__(self) -> int:
         return len(self.rgb)
@@ -113,6 +126,13 @@ class Sequence:
             aux_boxes=None if self.aux_boxes is None else self.aux_boxes[part],
             first=self.first + start,
         )
+
+
+def _paths(files: Any) -> Any:
+    """Frames with paths for texts; as they are where the first one is no text, for lists may be made as they are read."""
+    if files is None or not isinstance(next((file for file in files if file is not None), None), str):
+        return files
+    return [Path(file) if isinstance(file, str) else file for file in files]
 
 
 def _may_exist(path: Path) -> bool:

@@ -29,7 +29,16 @@ def create_model(name: str, **kwargs: Any) -> Network:
         for given in kwargs:
             if given not in known:
                 raise UserError(unknown(f"argument of model '{name}'", given, known))
-    model: Network = factory(**kwargs)
+    try:
+        model: Network = factory(**kwargs)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        if not kwargs:
+            raise
+        given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+        takes = ", ".join(str(parameter) for parameter in known.values())
+        raise UserError(f"model '{name}' cannot be made with {given} ({error}). It takes: {takes}.") from error
     model.name = name
     model.arguments = dict(kwargs)
     return model
