@@ -20,6 +20,9 @@ class DataWarning(UserWarning):
         super().__init__(f"{sequence}: {text}")
         self.sequence, self.kind, self.text = sequence, kind, text
 
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.sequence, self.kind, self.text)
+
 
 def warn(sequence: str, kind: str, text: str) -> None:
     """Issue a `DataWarning`."""

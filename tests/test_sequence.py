@@ -1,5 +1,6 @@
 """What every dataset yields, and the readers below it: formats, damage, tolerance, and errors that say where."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 
 from mstrack.data.annotations import read_boxes, read_flags
+from mstrack.data.cutting import LackingError
+from mstrack.data.events.types import DamagedFileError
 from mstrack.data.images import depth_to_colour, read_aux, read_rgb
 from mstrack.data.layout import list_frames
 from mstrack.data.sequence import Frame, Sequence
-from mstrack.errors import UserError
+from mstrack.errors import DataWarning, UserError
+from mstrack.journal import TrainingError
 
 RNG = np.random.default_rng(0)
 PICTURE = cv2.resize(RNG.integers(0, 255, (9, 12, 3), dtype=np.uint8), (96, 72), interpolation=cv2.INTER_CUBIC)
@@ -265,3 +269,19 @@ def test_frames_and_sequences_are_equal_to_themselves_alone() -> None:
         assert one == one
         assert one != other
         assert len({one, other, one}) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataWarning("walk", "pairs", "3 lack"),
+        LackingError("walk, frame 3: no aux", "no aux"),
+        DamagedFileError("recording x is damaged"),
+        UserError("a"),
+        TrainingError("b"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_arrive_from_other_processes_as_they_were(error: Exception) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))

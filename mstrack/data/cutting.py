@@ -45,6 +45,9 @@ class LackingError(UserError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (str(self), self.reason)
+
 
 class Cutter:
     """Cuts squares out of frames. Nothing is kept between calls but for the frames that `cache_bytes` allows.

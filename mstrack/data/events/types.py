@@ -45,6 +45,9 @@ class DamagedFileError(UserError):
         super().__init__(f"{finding}. Copy it again, or convert what is there (`mst data events --partial`, partial=True).")
         self.finding = finding
 
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.finding,)
+
 
 @dataclass(frozen=True)
 class Recording:
