@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from mstrack import __version__
 from mstrack.cli_data import DataRoot, Root, data_app
 from mstrack.cli_reproduce import reproduce_app
 from mstrack.cli_results import Modality, Protocol, results_app
@@ -98,9 +99,16 @@ def _explain_failure(error: RuntimeError) -> str | None:
     return None
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mstrack {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _describe(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show it and exit.")] = False,
 ) -> None:
     """Multi-modal single-object tracking: adapt RGB trackers to RGB + event, depth or thermal.
 

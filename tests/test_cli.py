@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from commands import mst
 
-from mstrack import checkpoint, create_model
+from mstrack import __version__, checkpoint, create_model
 from mstrack.registry import TABLES
 from mstrack.results import read_track
 
@@ -44,6 +44,10 @@ def test_help_names_every_command() -> None:
     assert done.returncode == 0
     for name in ("quickstart", "train", "track", "eval", "list", "config", "info", "convert"):
         assert name in done.stdout
+
+
+def test_version() -> None:
+    assert mst("--version").stdout == f"mstrack {__version__}\n"
 
 
 @pytest.mark.parametrize("kind", [*TABLES, "recipes", "weights"])
