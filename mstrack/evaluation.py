@@ -85,7 +85,8 @@ def evaluate(
     processes the first one writes the scores.
 
     Args:
-        model: A network, a checkpoint file, the name of a shipped weight, or what `mstrack.foreign.open_tracker` gives.
+        model: A network, which is put into eval mode and stays there; a checkpoint file, the name of a shipped weight, or what
+            `mstrack.foreign.open_tracker` gives.
         on: A dataset of the catalogue, `module:function`, or a folder of your own data.
         out: Folder of the results; sequences that are finished there are not tracked again.
         split: Which split.
