@@ -1,7 +1,8 @@
 """The catalogue: four tables of `name: "module:object"`, and the one function that reads them.
 
 A name that holds a colon is imported directly (`my_package.data:my_set`), so third parties need no line here. Their modules
-may be installed, or lie in the current folder.
+may be installed, or lie in the current folder. Metrics are listed, and no job takes the name of another: which of them a data
+set is scored by is said by `metrics.protocols.metrics_of`.
 """
 
 import difflib
