@@ -1,5 +1,9 @@
-"""A dataset of our own for tests, `moving_squares:load`: bright squares on noise, written where `root` says."""
+"""A dataset of our own for tests, `moving_squares:load`: bright squares on noise, written where `root` says.
 
+Any number of processes may call it at once: a file is whole, or not there.
+"""
+
+import os
 from pathlib import Path
 
 import cv2
@@ -27,6 +31,8 @@ def _sequence(folder: Path, index: int, modality: str) -> Sequence:
             files[kind].append(path)
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(path), image)
+                half = path.with_name(f".{os.getpid()}-{path.name}")
+                assert cv2.imwrite(str(half), image)
+                half.replace(path)
     valid = np.ones(FRAMES, dtype=bool)
     return Sequence(f"square{index}", tuple(files["rgb"]), boxes, valid, tuple(files[modality]), modality)
