@@ -232,6 +232,35 @@ def test_a_lost_colour_frame_takes_its_box_along(tmp_path: Path) -> None:
         assert read("lasher", tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("numbers", "aux", "rows", "kept"),
+    [
+        (range(5, 9), range(5, 9), 9, [5, 6, 7, 8]),  # from 0
+        (range(5, 9), range(5, 9), 8, [4, 5, 6, 7]),  # from 1
+        ((5, 6, 8), (5, 6, 8), 9, [5, 6, 8]),
+        (range(1, 9), range(9), 9, [1, 2, 3, 4, 5, 6, 7, 8]),  # the second modality says that they count from 0
+        (range(1, 9), range(1, 9), 9, [0, 1, 2, 3, 4, 5, 6, 7]),  # one more at the end
+        (range(5, 9), range(5, 9), 4, [0, 1, 2, 3]),
+        (range(5, 9), range(5, 9), 6, None),
+        ((1, 2, 4), (1, 2, 4), 5, None),  # is it 0 or 5 that lacks its frame?
+    ],
+)
+def test_colour_frames_that_are_lost_in_front_take_their_boxes_along(
+    tmp_path: Path, numbers: range, aux: range, rows: int, kept: list[int] | None
+) -> None:
+    folder = lasher_with(tmp_path, [f"{n:06d}.png" for n in numbers], [f"{n:06d}.png" for n in aux], rows)
+    (folder / "groundtruth.txt").write_text("".join(f"{n},2,3,4\n" for n in range(rows)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = read("lasher", tmp_path)
+    if kept is None:
+        assert found == []
+        assert any("which belong together is not known" in str(note.message) for note in caught)
+        return
+    assert found[0].boxes[:, 0].tolist() == kept
+    assert all(a == b for a, b in listing(found[0]))
+
+
 def test_frames_that_count_from_elsewhere_keep_their_order(tmp_path: Path) -> None:
     lasher_with(tmp_path, ["11.png", "12.png", "13.png"], ["1.png", "2.png"])
     with pytest.warns(DataWarning, match=r"3 colour frames and 2 thermal frames.*frame\(s\) 13 lack theirs"):

@@ -44,27 +44,45 @@ def pair(name: str, rgb: List[FrameFile], aux: List[FrameFile | None], modality:
     return aux[: len(rgb)] if len(aux) > len(rgb) else [*aux, *[None] * (len(rgb) - len(aux))]
 
 
-def match_rows(rgb: List[FrameFile], rows: int) -> List[int] | None:
-    """Which row of an annotation belongs to each colour frame, where frames are missing in the middle.
+def lacks_frames(rgb: List[FrameFile], rows: int, aux: List[FrameFile | None] | None = None) -> bool:
+    """Whether frames are missing in the middle; or in front, where the annotation has more rows than there are frames.
+
+    Names count from 0 or 1. Those that begin with 1 are taken as whole, unless the second modality has a frame 0 and one for
+    each row.
+    """
+    if not _is_gapless(rgb):
+        return True
+    first = _number(rgb[0])
+    return rows > len(rgb) and first is not None and first > (0 if _counts_from_0(aux, rows) else 1)
+
+
+def match_rows(rgb: List[FrameFile], rows: int, aux: List[FrameFile | None] | None = None) -> List[int] | None:
+    """Which row of an annotation belongs to each colour frame, where frames are missing in front or in the middle.
+
+    The annotation is one of the frames from the first to the last that is there, or from frame 0 or 1 to the last.
 
     Returns:
         For each frame the number of its row; None where the numbers in the names do not say so.
     """
     numbers = _numbers(rgb)
-    if not numbers or numbers[-1] - numbers[0] + 1 != rows:
+    if not numbers:
         return None
-    return [number - numbers[0] for number in numbers]
-
-
-def has_gaps(files: List[FrameFile]) -> bool:
-    """Whether numbers are missing between those of the first and the last file."""
-    return not _is_gapless(files)
+    for start in (numbers[0], 0, 1):
+        unsure = start == 0 and numbers[0] == 1 and not _counts_from_0(aux, rows)
+        if numbers[-1] - start + 1 == rows and start <= numbers[0] and not unsure:
+            return [number - start for number in numbers]
+    return None
 
 
 def _is_gapless(files: List[FrameFile] | List[FrameFile | None]) -> bool:
     """Whether the numbers of the first and the last file are as far apart as they are; True where there are none."""
     first, last = (_number(files[place]) for place in (0, -1))
     return first is None or last is None or last - first + 1 == len(files)
+
+
+def _counts_from_0(aux: List[FrameFile | None] | None, rows: int) -> bool:
+    """Whether there is a frame of the second modality for each row, numbered from 0."""
+    return aux is not None and len(aux) == rows and _numbers(aux) == list(range(rows))
 
 
 def _numbers(files: List[FrameFile] | List[FrameFile | None]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from mstrack.data.alignment import has_gaps, match_rows, pair
+from mstrack.data.alignment import lacks_frames, match_rows, pair
 from mstrack.data.annotations import usable
 from mstrack.data.images import SUFFIXES, FrameFile
 from mstrack.data.sequence import Sequence
@@ -249,9 +249,9 @@ def assemble(
     """A `Sequence` from what lies on disk; what does not fit together is dealt with as follows, with a warning.
 
     - Modalities are paired by `alignment.pair`.
-    - Where colour frames are missing in the middle and the annotation has a row for each of them, the rows are matched by
-      the numbers in the names; where it has another number of rows, nobody knows which belong together, and the sequence is
-      left out.
+    - Where colour frames are missing in front or in the middle and the annotation has a row for each of them, the rows are
+      matched by the numbers in the names; where it has another number of rows, nobody knows which belong together, and the
+      sequence is left out.
     - Frames beyond the annotation, and boxes beyond the frames, are left out. A single box is the start of a sequence whose
       annotation is not public: its other boxes are NaN and not valid.
     - Flags that are missing count as present.
@@ -272,10 +272,10 @@ def assemble(
         The sequence; None, with a warning, where no frame has a target, or boxes and frames cannot be matched.
     """
     frames = len(rgb)
-    if len(boxes) not in (1, frames) and has_gaps(rgb):
-        rows = match_rows(rgb, len(boxes))
+    if len(boxes) not in (1, frames) and lacks_frames(rgb, len(boxes), aux):
+        rows = match_rows(rgb, len(boxes), aux)
         if rows is None:
-            text = f"{len(boxes)} boxes for {frames} frames whose numbers have gaps: which belong together is not known"
+            text = f"{len(boxes)} boxes for {frames} frames, some missing by their numbers: which belong together is not known"
             warn(name, "gap", f"{text}; the sequence is left out.")
             return None
         lost = len(boxes) - frames

@@ -3,7 +3,7 @@
 from collections.abc import Sequence as List
 from pathlib import Path
 
-from mstrack.data.alignment import has_gaps, match_rows
+from mstrack.data.alignment import lacks_frames, match_rows
 from mstrack.data.events.cache import EventFrames
 from mstrack.data.events.folders import DESCRIPTION, find_fault, read_description
 from mstrack.data.events.recipes import RECIPES, find_recipe
@@ -36,7 +36,7 @@ def read_events(
             (`.aedat4`) when one is first asked for. None: the published frames; where there are none, those of `interval`.
         published: Names of the folder of published frames.
         rgb: Its colour frames.
-        rows: How many rows its annotation has: where colour frames are missing in the middle, one for each of them, too.
+        rows: How many rows its annotation has: where colour frames are missing, one for each of them, too.
         first: Which of the recording's frames is the first of them, from 0.
 
     Returns:
@@ -50,7 +50,7 @@ def read_events(
     if found:
         return list_frames(found)
     recipe = events or RECIPE
-    places = (match_rows(rgb, rows) if has_gaps(rgb) else None) or range(len(rgb))
+    places = (match_rows(rgb, rows) if lacks_frames(rgb, rows) else None) or range(len(rgb))
     recording = _find_recording(folder)
     stale = []
     for prefix in ("", f"{recording.stem if recording else folder.name}_"):
