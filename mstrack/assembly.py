@@ -26,15 +26,17 @@ from mstrack.losses import tracking_losses
 from mstrack.models import create_model
 from mstrack.models.blocks import Block, Prediction, normalise, transform_tokens
 from mstrack.models.network import Network
+from mstrack.provenance import warn_of_modality
 from mstrack.registry import resolve
 from mstrack.tuning import TunedAdamW
 
 
 def build_model(config: Config) -> Network:
-    """The network with its weights loaded, on the CPU."""
+    """The network with its weights loaded, on the CPU; a warning says where they are of another second modality."""
     network = create_model(config.model.name, **config.model.arguments)
     if config.model.weights is not None:
-        checkpoint.load_into(network, config.model.weights)
+        made = checkpoint.load_into(network, config.model.weights)
+        warn_of_modality(made, config.data.modality, str(config.model.weights))
     return network
 
 

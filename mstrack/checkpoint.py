@@ -97,7 +97,7 @@ def load(path: str | Path, name: str | None = None, **kwargs: Any) -> Network:
     return model.eval()
 
 
-def load_into(model: Network, path: str | Path, resize_positions: bool = False) -> None:
+def load_into(model: Network, path: str | Path, resize_positions: bool = False) -> dict[str, Any]:
     """Fill an existing model from a checkpoint of it, of the same family, or a published one.
 
     Args:
@@ -106,11 +106,16 @@ def load_into(model: Network, path: str | Path, resize_positions: bool = False) 
         resize_positions: Interpolate the position embeddings where those of the file are of another grid, such as a
             256-pixel checkpoint in a 384-pixel model.
 
+    Returns:
+        The provenance of the checkpoint; the model's own stays as it is.
+
     Raises:
         UserError: As for `load`.
     """
     file = _find(path)
-    _fill(model, _read(file), file, resize_positions=resize_positions)
+    weights = _read(file)
+    _fill(model, weights, file, resize_positions=resize_positions)
+    return weights.provenance
 
 
 def convert(source: str | Path, target: str | Path, name: str | None = None, **kwargs: Any) -> Network:

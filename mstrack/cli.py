@@ -164,7 +164,9 @@ def track(
     rgb: Annotated[Path, typer.Option(help="Folder of colour frames, a video, or an .aedat4 (its frames and events).")],
     box: Annotated[str, typer.Option(help="x,y,w,h of the target in the first frame, in pixels.")],
     aux: Annotated[Path | None, typer.Option(help="The second modality: a folder, a video, or a file of events.")] = None,
-    modality: Annotated[Modality | None, typer.Option(help="How aux files are read; default: as trained.")] = None,
+    modality: Annotated[
+        Modality | None, typer.Option(help="How aux files are read; default: as the data say, or as trained.")
+    ] = None,
     encoding: Encoding = None,
     events: Annotated[Recipe | None, typer.Option(help="How events become frames; default: as trained, or interval.")] = None,
     times: Annotated[
@@ -181,15 +183,19 @@ def track(
 ) -> None:
     """Follow a target through folders of images, videos, or a recording of frames and events."""
     from mstrack.backends import open_backend
-    from mstrack.clip import open_clip, parse_box, track_clip
+    from mstrack.clip import modality_of, open_clip, parse_box, track_clip
     from mstrack.data.events import Timing
     from mstrack.distributed import choose_device
-    from mstrack.provenance import trained_encoding, trained_modality, trained_recipe
+    from mstrack.provenance import trained_encoding, trained_modality, trained_recipe, warn_of_modality
     from mstrack.tracker import TrackerBatch
 
     start = parse_box(box)
     network = open_backend(open_checkpoint(checkpoint, model), backend, choose_device(device), precision)
-    kind, made = modality or trained_modality(network), encoding or trained_encoding(network)
+    trained = trained_modality(network)
+    kind = modality_of(rgb, aux, modality, trained)
+    if kind != trained:
+        warn_of_modality(network.provenance, kind, checkpoint)
+    made = encoding or (trained_encoding(network) if kind == trained else None)
     painted = events or trained_recipe(network) or "interval"
     count, frames = open_clip(rgb, aux, kind, made, painted, missing, Timing(times, fps))
     settings: dict[str, object] = {"checkpoint": checkpoint, "rgb": str(rgb), "aux": None if aux is None else str(aux)}
@@ -226,7 +232,7 @@ def evaluate(
     data_root: DataRoot = None,
     modality: Annotated[
         Literal["rgb", "event", "depth", "thermal"] | None,
-        typer.Option(help="The second modality, or rgb for none; default: as trained, or the dataset's."),
+        typer.Option(help="The second modality, or rgb for none; default: the dataset's, or as trained where it has several."),
     ] = None,
     encoding: Encoding = None,
     missing: Missing = "error",

@@ -1,5 +1,6 @@
 """`mst track`: one clip from image folders, videos or an event recording, and its frames with the boxes drawn."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from mstrack.data.drawing import draw_frame
 from mstrack.data.events import SUFFIXES as EVENT_SUFFIXES
 from mstrack.data.events import EventFrames, Timing, UnknownTimesError, recording_info, render_frames, stream
 from mstrack.data.layout import list_frames
+from mstrack.data.own import read_description
 from mstrack.data.sequence import Frame, Sequence
 from mstrack.errors import UserError
 from mstrack.results import Track, name_part, replacing, write_json, write_track
@@ -134,6 +136,26 @@ def open_clip(
         encoding=None if other is None else encoding,
     )
     return len(colour), (sequence.frame(index) for index in range(len(sequence)))
+
+
+def modality_of(rgb: Path, aux: Path | None, given: str | None, trained: str) -> str:
+    """How the second modality of a clip is read: as was given, else as the data say, else as was trained.
+
+    A recording, or a file of events, is `event`; a folder or video below a `data.yaml` of your own data is what that says.
+
+    Raises:
+        UserError: Another one was given than the data say.
+    """
+    known = None
+    if any(path is not None and path.suffix.lower() in EVENT_SUFFIXES for path in (rgb, aux)):
+        known = "event"
+    elif aux is not None:
+        with contextlib.suppress(UserError):  # a clip may lie anywhere, below anybody's data.yaml
+            known = read_description(aux.parent)
+    known = None if known == "rgb" else known
+    if given is not None and known not in (None, given):
+        raise UserError(f"{aux or rgb} holds {known}, not {given}: leave out --modality, or give {known}.")
+    return given or known or trained
 
 
 def _read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:

@@ -12,7 +12,7 @@ import torch
 from mstrack import __version__, checkpoint
 from mstrack.backends import choose
 from mstrack.claims import anybody_at_work
-from mstrack.data import Sequence, arguments_of, load_sequences
+from mstrack.data import Sequence, arguments_of, load_sequences, modality_to_read
 from mstrack.data.sequence import check_policy
 from mstrack.data.splits import describe_list
 from mstrack.data.truths import Truth, public, truths_of
@@ -23,7 +23,7 @@ from mstrack.machine import describe_processor, usable_cores
 from mstrack.metrics.ope import SequenceScore, Summary
 from mstrack.metrics.protocols import find_protocol, metrics_of, protocol_of
 from mstrack.models.network import Network
-from mstrack.provenance import trained_encoding, trained_modality, trained_recipe
+from mstrack.provenance import trained_encoding, trained_modality, trained_recipe, warn_of_modality
 from mstrack.rawresults import RawResults
 from mstrack.report import Method, Report, table_rows, write_report
 from mstrack.results import Track, read_object, read_track, write_json
@@ -91,7 +91,8 @@ def evaluate(
         out: Folder of the results; sequences that are finished there are not tracked again.
         split: Which split.
         root: The dataset's folder; None: it is looked for below `data_root`.
-        modality: The second modality; `rgb` for none; None: the one the checkpoint was trained with, or the dataset's.
+        modality: The second modality; `rgb` for none; None: the dataset's, or the one the checkpoint was trained with where a
+            dataset has several.
         batch: Sequences that a network tracks in lock step, per worker.
         workers: Processes (on the CPU, each with its share of the cores).
         device: Where a network runs: `cpu`, `cuda`, or `auto`.
@@ -107,23 +108,30 @@ def evaluate(
         precision: Of a network's numbers, `fp32` or `bf16`.
 
     Raises:
-        UserError: Unknown names; or `out` holds results of another checkpoint, precision, policy or list.
+        UserError: Unknown names; another modality than the dataset's; or `out` holds results of another checkpoint, precision,
+            policy or list.
     """
     convention = find_protocol(protocol or protocol_of(on)).name
     given = dict(arguments or {})
     follower = _as_follower(model, batch, device, backend, precision)
     if isinstance(follower, NetworkFollower):
         network = follower.network
-        modality, encoding = modality or trained_modality(network), encoding or trained_encoding(network)
+        modality = modality or modality_to_read(on, root, trained_modality(network))
         recipe = trained_recipe(network)
         if recipe is not None and "events" in arguments_of(on):
             given.setdefault("events", recipe)
     sequences = list(load_sequences(on, split, root, modality, given, encoding, data_root))
+    if isinstance(follower, NetworkFollower):
+        network, found = follower.network, sequences[0].modality
+        warn_of_modality(network.provenance, found, str(model) if isinstance(model, str | Path) else network.name)
+        if encoding is None and found in ("rgb", trained_modality(network)):
+            encoding = trained_encoding(network)
+            sequences = [replace(s, encoding=encoding) if s.modality == found != "rgb" else s for s in sequences]
     used = describe_list(on, split, sequences)
     if strict and "of" in used:
         raise UserError(f"{used['name']}: {used['sequences']} of {used['of']} sequences can be read, and all are asked for.")
     folder = Path(out)
-    read_as = {"modality": modality or sequences[0].modality, "encoding": encoding, "missing": check_policy(missing)}
+    read_as = {"modality": sequences[0].modality, "encoding": encoding, "missing": check_policy(missing)}
     reading = {**read_as, "dataset arguments": given}
     _claim(folder, {"dataset": on, "split": split, **reading, **follower.identify(), "list": used})
     speed = track_sequences(follower, sequences, folder, workers, progress, missing)

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 
+from mstrack.errors import warn
 from mstrack.models.network import Network
 
 
@@ -21,6 +23,19 @@ def trained_modality(network: Trained) -> str:
     """The second modality that a network's provenance names; `thermal` where it names none."""
     named = _trained_on(network).get("modality", "thermal")
     return "thermal" if named == "rgb" else named
+
+
+def warn_of_modality(provenance: Mapping[str, Any], modality: str, name: str) -> None:
+    """Warn where the provenance of a network names another second modality than the one it is given now.
+
+    Args:
+        provenance: Of the network.
+        modality: What the data hold; `rgb` for nothing else, which needs no warning.
+        name: Of the network, for the message.
+    """
+    trained = provenance.get("config", {}).get("data", {}).get("modality", modality)
+    if "rgb" not in (trained, modality) and trained != modality:
+        warn(name, "modality", f"was trained on {trained}; here it is fed {modality}.")
 
 
 def trained_encoding(network: Trained) -> str | None:

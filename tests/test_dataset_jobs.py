@@ -13,6 +13,10 @@ from commands import mst
 from layouts import build, miniature, tree_of
 
 from mstrack import checkpoint
+from mstrack.assembly import build_model
+from mstrack.clip import modality_of
+from mstrack.config import check_config
+from mstrack.data.own import init
 from mstrack.data.splits import read_list
 from mstrack.errors import DataWarning, UserError
 from mstrack.evaluation import evaluate
@@ -103,6 +107,36 @@ def test_missing_sequences_are_a_warning_or_with_strict_an_error(tmp_path: Path)
     assert nowhere.returncode == 2
     assert "mst data list" in nowhere.stderr
     assert "Traceback" not in nowhere.stderr
+
+
+def test_a_checkpoint_of_another_modality_is_a_warning_and_the_record_says_what_was_read(tmp_path: Path) -> None:
+    miniature("lasher", "numbered", tmp_path / "LasHeR", 6, SIZE)
+    init(tmp_path / "mine", "thermal")
+    miniature("own", "folders", tmp_path / "mine", 6, SIZE, modality="thermal")
+    for on in ("lasher", str(tmp_path / "mine")):
+        out = tmp_path / f"results-{Path(on).name}"
+        with pytest.warns(DataWarning, match="mst-tiny-depth: was trained on depth; here it is fed thermal"):
+            result = evaluate("mst-tiny-depth", on, out, data_root=tmp_path)
+        assert result.sequences[0].modality == "thermal"
+        assert json.loads((out / "run.json").read_text())["modality"] == "thermal"
+        with pytest.raises(UserError, match=r"thermal, not depth|says 'modality: thermal', and depth was asked for"):
+            evaluate("mst-tiny-depth", on, out, data_root=tmp_path, modality="depth")
+    settings = recipe("lasher", "thermal", tmp_path / "run", tmp_path)
+    with pytest.warns(DataWarning, match="mst-tiny-depth: was trained on depth; here it is fed thermal"):
+        build_model(check_config(settings | {"model": {"name": "mst-tiny", "weights": "mst-tiny-depth"}}))
+
+
+def test_the_modality_of_a_clip(tmp_path: Path) -> None:
+    init(tmp_path / "mine", "depth")
+    rgb, aux = tmp_path / "mine/test/a/rgb", tmp_path / "mine/test/a/aux"
+    assert modality_of(rgb, aux, None, "thermal") == "depth"
+    assert modality_of(rgb, tmp_path / "events.npz", None, "thermal") == "event"
+    assert modality_of(rgb, tmp_path / "aux", None, "thermal") == "thermal"
+    assert modality_of(rgb, tmp_path / "aux", "event", "thermal") == "event"
+    with pytest.raises(UserError, match="aux holds depth, not thermal"):
+        modality_of(rgb, aux, "thermal", "thermal")
+    (tmp_path / "mine/data.yaml").write_text("names: [cat, dog]\n")  # somebody else's
+    assert modality_of(rgb, aux, None, "thermal") == "thermal"
 
 
 def test_validating_on_what_is_trained_on_is_a_warning(tmp_path: Path) -> None:

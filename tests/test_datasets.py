@@ -740,7 +740,8 @@ def test_own_data_needs_no_code(tmp_path: Path) -> None:
         assert [s.name for s in sequences] == [f"{split}1", f"{split}2"]
         assert {s.modality for s in sequences} == {"depth"}
     assert len(load_sequences(str(place), "all")) == 6
-    assert load_sequences(str(place), "test", modality="thermal")[0].modality == "thermal"
+    with pytest.raises(UserError, match=r"its data.yaml says 'modality: depth', and thermal was asked for"):
+        load_sequences(str(place), "test", modality="thermal")
     assert load_sequences(str(place), "test", modality="rgb")[0].aux is None
     (place / "night").mkdir()
     (place / "test/test2").rename(place / "night/test2")

@@ -14,7 +14,7 @@ from mstrack.data.splits import check_split
 from mstrack.errors import UserError
 from mstrack.registry import DATASETS, resolve
 
-__all__ = ["Frame", "Sequence", "arguments_of", "load_sequences"]
+__all__ = ["Frame", "Sequence", "arguments_of", "load_sequences", "modality_to_read"]
 
 OWN = "own"
 """The dataset that reads a user's own folder."""
@@ -23,6 +23,16 @@ OWN = "own"
 def arguments_of(name: str) -> list[str]:
     """The names of the arguments that a dataset function takes besides root and split; see `load_sequences` for the name."""
     return list(inspect.signature(resolve("datasets", _function_name(name))).parameters)[2:]
+
+
+def modality_to_read(name: str, root: Path | None, trained: str) -> str | None:
+    """What to ask a dataset for where nobody names a modality: the one that was trained with, if the data do not say theirs."""
+    from mstrack.data.own import read_description
+
+    own = _function_name(name) == OWN
+    place = Path(name) if own and name != OWN else root
+    described = read_description(place) is not None if own and place is not None else "modality" not in arguments_of(name)
+    return None if described else trained
 
 
 def _function_name(name: str) -> str:
@@ -45,13 +55,14 @@ def load_sequences(
         split: One of the dataset's splits.
         root: Its folder; None: it is looked for, see `roots.py` (the embedded benchmark and functions of your own are given
             None).
-        modality: The second modality, for datasets that have several; `rgb` drops it from any dataset.
+        modality: The second modality, for datasets that have several, or of your own; `rgb` drops it from any dataset.
         arguments: Further keyword arguments of the dataset function.
         encoding: What is made of the second modality's files, see `images.ENCODINGS`; None: the default.
         data_root: Where to look for `root`.
 
     Raises:
-        UserError: Unknown name or argument, no such folder, or what the dataset finds wrong with it.
+        UserError: Unknown name or argument, no such folder, another modality than is there, or what the dataset finds wrong
+            with it.
     """
     check_split(name, split)
     if is_own(name):
@@ -69,6 +80,12 @@ def load_sequences(
     sequences = function(root, split, **given)
     if not sequences:
         raise UserError(f"dataset '{name}', split '{split}': no sequences in {root}.")
+    others = sorted({s.modality for s in sequences} - {modality, "rgb"}) if modality not in (None, "rgb") else []
+    if others:
+        raise UserError(
+            f"dataset '{name}', split '{split}' holds {' and '.join(others)}, not {modality}. Leave out --modality, or give"
+            f" {others[0]} or rgb (data.modality of a recipe)."
+        )
     if modality == "rgb" and any(s.aux is not None for s in sequences[:1]):
         return [dataclasses.replace(s, aux=None, modality="rgb", encoding=None, aux_boxes=None) for s in sequences]
     if modality != "rgb" and encoding is not None:

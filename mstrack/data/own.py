@@ -67,15 +67,15 @@ def own(root: Path, split: str, modality: str | None = None, events: str | None 
         root: Folder of `train`, `val` and `test`, or of sequences.
         split: The name of a folder in `root`, or `all`. Where `root` has none of `train`, `val` and `test`, its sequences are
             `test` and `all`, but not `train` or `val`: what is trained on cannot be tested on.
-        modality: What `aux` is; `rgb`: `aux` is not read. None: as `data.yaml` says.
+        modality: What `aux` is, where no `data.yaml` says it; `rgb`: `aux` is not read. None: as `data.yaml` says.
         events: How recordings are rendered, see `read_events`.
 
     Raises:
-        UserError: There is no such folder or no sequence in it, `data.yaml` is not as it should be, nobody says what `aux` is,
-            or a sequence lacks a part.
+        UserError: There is no such folder or no sequence in it, `data.yaml` is not as it should be, or says something else;
+            nobody says what `aux` is, or a sequence lacks a part.
     """
     check_recipe(events)
-    chosen = modality or _read_description(root)
+    chosen = _choose_modality(root, modality)
     markers = ["rgb", *(f"rgb{suffix}" for suffix in VIDEOS)]
     place = split_folder(root, split)
     found = find_sequences(place, markers, ("groundtruth.txt",))
@@ -95,7 +95,7 @@ def read_one(folder: Path, modality: str | None = None) -> Sequence:
     Raises:
         UserError: It lacks a part, or has no target.
     """
-    chosen = modality or _read_description(folder.parent)
+    chosen = _choose_modality(folder.parent, modality)
     sequence = _read(folder, chosen, None)
     if sequence is None:
         raise UserError(f"sequence '{folder.name}': no frame of {folder} has a target.")
@@ -161,7 +161,22 @@ def _list(folder: Path, stem: str) -> Any:
     return list_video(video) if video else None
 
 
-def _read_description(root: Path) -> str | None:
+def _choose_modality(root: Path, modality: str | None) -> str | None:
+    """The modality that was given, or that of `data.yaml`.
+
+    Raises:
+        UserError: `data.yaml` is not as it should be, or says another one.
+    """
+    described = read_description(root)
+    if None not in (modality, described) and modality not in ("rgb", described):
+        raise UserError(
+            f"{root}: its {DESCRIPTION} says 'modality: {described}', and {modality} was asked for. Leave out --modality,"
+            f" or give {described} or rgb (data.modality of a recipe); or correct {DESCRIPTION}."
+        )
+    return modality or described
+
+
+def read_description(root: Path) -> str | None:
     """The modality in the nearest `data.yaml`, of a folder or one above it; None where there is no such file.
 
     Raises:
