@@ -104,7 +104,7 @@ def open_clip(
             else, or not given for such a file.
     """
     timing = timing or Timing()
-    if timing != Timing() and (aux is None or aux.suffix.lower() not in EVENT_SUFFIXES):
+    if timing.given and (aux is None or aux.suffix.lower() not in EVENT_SUFFIXES):
         kinds = ", ".join(EVENT_SUFFIXES)
         raise UserError(
             f"--times and --fps say when the frames are that go with a file of events ({kinds}) in --aux: leave them out."
@@ -120,7 +120,7 @@ def open_clip(
             )
         return info.frames, _stream(rgb, recipe)
     colour = _list(rgb)
-    other = None if aux is None else _list_events(aux, recipe, len(colour), timing) or _list(aux)
+    other = None if aux is None else _list_events(aux, recipe, colour, timing) or _list(aux)
     if other is not None and len(other) != len(colour) and missing == "error":
         raise UserError(
             f"{rgb} has {len(colour)} frames and {aux} has {len(other)}: each colour frame needs its counterpart, or a policy"
@@ -179,11 +179,12 @@ def _stream(path: Path, recipe: str) -> Iterator[Frame]:
         ) from error
 
 
-def _list_events(path: Path, recipe: str, count: int, timing: Timing) -> List[Any] | None:
-    """References to the first `count` frames of a file of events, or all if they are fewer; None: it is no such file."""
+def _list_events(path: Path, recipe: str, colour: List[Any], timing: Timing) -> List[Any] | None:
+    """References to as many frames of a file of events as are in colour, or all if they are fewer; None: it is no such file."""
     if path.suffix.lower() not in EVENT_SUFFIXES:
         return None
-    return EventFrames(path, recipe, min(count, render_frames(path, recipe, timing)), timing=timing)
+    timing = timing.beside(colour) if timing.given else timing
+    return EventFrames(path, recipe, min(len(colour), render_frames(path, recipe, timing)), timing=timing)
 
 
 def _list(path: Path) -> List[Any]:

@@ -1,5 +1,6 @@
 """Event recordings to frames: real files, every recipe against plain loops, broken files, resuming, rendering on the fly."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -210,6 +211,30 @@ def test_a_rate_places_frames_from_the_first_event_on(tmp_path: Path, pending: i
     painted = pictures(write_npz(tmp_path / "a.npz", events), "interval", Timing(fps=30))
     expected = [slow("interval", events, *window) for window in slow_windows("interval", begins, [], last)]
     np.testing.assert_array_equal([picture.image for picture in painted], expected)
+
+
+@pytest.mark.parametrize(
+    ("colour", "said"), [(25, "last for 30 frames"), (30, ""), (31, ""), (35, "last colour frames have none")]
+)
+def test_colour_frames_beside_say_how_many_and_how_large(tmp_path: Path, colour: int, said: str) -> None:
+    events = [(1000 + k * 10_000, k % 9, k % 7, True) for k in range(100)]  # 30 frames at 30 per second
+    (tmp_path / "rgb").mkdir()
+    for index in range(colour):
+        cv2.imwrite(str(tmp_path / f"rgb/{index:03d}.png"), np.zeros((20, 30, 3), np.uint8))
+    t, x, y, p = zip(*events, strict=True)
+    np.savez(tmp_path / "events.npz", t=t, x=x, y=y, p=p)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        done = convert(tmp_path / "events.npz", "interval", timing=Timing(fps=30))
+    told = [str(note.message) for note in caught if "blank" not in str(note.message)]
+    assert len(told) == bool(said) and all(said in text for text in told)
+    assert done.frames == (30 if colour > 31 else colour)
+    assert cv2.imread(str(done.folder / "000000.png")).shape == (20, 30, 3)
+    assert "frame 0 begins at 1000 us" in str(done)
+    assert convert(tmp_path / "events.npz", "interval", timing=Timing(fps=30)) == dataclasses.replace(done, state="kept")
+    np.savez(tmp_path / "events.npz", t=t, x=[40] * 100, y=y, p=p)
+    with pytest.warns(DataWarning, match=r"41 x 7 pixels taken.*beyond the colour frames of 30 x 20.*`width` and `height`"):
+        convert(tmp_path / "events.npz", "interval", timing=Timing(fps=30))
 
 
 # ---- real recordings

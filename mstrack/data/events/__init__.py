@@ -227,7 +227,8 @@ def serve() -> None:
         warnings.simplefilter("always")
         try:
             done = _convert_job(job)
-            answer["result"] = [str(done.source), str(done.folder), done.frames, done.events, done.state, done.reason]
+            counts = (done.frames, done.events, done.state, done.reason, done.start)
+            answer["result"] = [str(done.source), str(done.folder), *counts]
         except UserError as error:
             answer["error"] = str(error)
     found = [note.message for note in notes]

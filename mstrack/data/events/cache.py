@@ -136,7 +136,15 @@ def _render(source: Path, recipe: str, timing: Timing) -> tuple[Path, int]:
         if (count := find_current(source, recipe, folder, timing)) is not None:
             return folder, count
     times = timing.times and timing.times.absolute()
-    key = (source.absolute(), status.st_size, status.st_mtime_ns, find_recipe(recipe).describe(), times, timing.fps)
+    key = (
+        source.absolute(),
+        status.st_size,
+        status.st_mtime_ns,
+        find_recipe(recipe).describe(),
+        times,
+        timing.fps,
+        *timing.describe().items(),
+    )
     folder = cache_root() / "events" / f"{source.stem}-{sha256(repr(key).encode()).hexdigest()[:16]}"
     with _lock(folder):
         done = convert_to(source, recipe, folder, timing=timing)

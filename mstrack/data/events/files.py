@@ -53,8 +53,12 @@ class RecordingInfo:
         )
 
 
-def open_recording(path: Path | str) -> Recording:
+def open_recording(path: Path | str, size: tuple[int, int] | None = None) -> Recording:
     """Read the header of a recording.
+
+    Args:
+        path: The file.
+        size: Width and height of the colour frames, for an .npz or .h5 file that does not state its own.
 
     Raises:
         UserError: No such file, another kind of file, or a damaged header.
@@ -71,7 +75,7 @@ def open_recording(path: Path | str) -> Recording:
         raise UserError(f"recording {path} is empty. Copy it again.")
     if path.suffix.lower() == ".aedat4":
         return _open_aedat4(path, head)
-    return open_npz(path) if path.suffix.lower() == ".npz" else open_h5(path)
+    return open_npz(path, size) if path.suffix.lower() == ".npz" else open_h5(path, size)
 
 
 def holds_events(path: Path) -> bool:

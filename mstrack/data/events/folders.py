@@ -18,6 +18,7 @@ from mstrack.data.events.recipes import Recipe, encode, find_recipe
 from mstrack.data.events.times import Timing
 from mstrack.data.events.types import CameraFrame
 from mstrack.data.events.windows import paint
+from mstrack.data.layout import list_frames
 from mstrack.errors import UserError, warn
 from mstrack.machine import cache_root
 from mstrack.results import read_json, write_json, write_text
@@ -43,6 +44,7 @@ class Converted:
         events: Events in all frames together.
         state: `made`, `redone` or `kept`.
         reason: Why it was redone, else empty.
+        start: Where frames were cut by a rate: when frame 0 begins, in the recording's microseconds.
     """
 
     source: Path
@@ -51,10 +53,12 @@ class Converted:
     events: int
     state: str
     reason: str = ""
+    start: int | None = None
 
     def __str__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
-        return f"{self.source.name}: {self.frames} frames, {self.events} events, {self.state}{why}"
+        since = "" if self.start is None else f", frame 0 begins at {self.start} us"
+        return f"{self.source.name}: {self.frames} frames, {self.events} events{since}, {self.state}{why}"
 
 
 def name_folders(path: Path, recipe: str) -> tuple[str, str]:
@@ -83,17 +87,21 @@ def convert(
         recipe: A name of `recipes.RECIPES`.
         out: The folder that the folders of frames are made in; None: where the recording lies.
         with_frames: Also write the camera's own frames, to `rgb/%06d.png`.
-        timing: When the frames are; None: as the recording's own frames say.
+        timing: When the frames are; None: as the recording's own frames say. Colour frames in `rgb` beside the recording say
+            how many there are at a rate, and how large the pictures are where the recording does not say it.
         partial: Keep what a damaged recording holds before the damage.
 
     Raises:
-        UserError: The recording cannot be used, or the folder cannot be written or holds something else.
+        UserError: The recording cannot be used, `rgb` holds no images, or the folder cannot be written or holds something else.
     """
     path = Path(path)
     try:
         names = name_folders(path, recipe)
     except OSError as error:
         raise UserError(f"recording {path} cannot be read: {error.strerror}.") from error
+    colour = path.parent / "rgb"
+    if timing is not None and timing.given and colour.is_dir() and not (colour / DESCRIPTION).exists():
+        timing = timing.beside(list_frames(colour))
     parent = path.parent if out is None else Path(out)
     return convert_to(path, recipe, parent / names[0], parent / names[1] if with_frames else None, timing, partial)
 
@@ -110,17 +118,17 @@ def convert_to(
     elif camera is not None:
         reason = reason or lacking
     if found and not reason:
-        return Converted(path, folder, found["frames"], found["events"], "kept")
+        return Converted(path, folder, found["frames"], found["events"], "kept", start=found.get("start"))
     for place in filter(None, (folder, camera)):
         if place.exists() and not _is_ours(place):
             raise UserError(
                 f"{place} is there already and was not made here (no {DESCRIPTION}): rename it, or choose another folder."
             )
     try:
-        frames, events = _write(path, find_recipe(recipe), folder, camera, timing or Timing(), partial, wanted)
+        frames, events, start = _write(path, find_recipe(recipe), folder, camera, timing or Timing(), partial, wanted)
     except OSError as error:
         raise UserError(f"event frames cannot be written to {folder}: {error.strerror or error}.") from error
-    return Converted(path, folder, frames, events, "redone" if found else "made", reason if found else "")
+    return Converted(path, folder, frames, events, "redone" if found else "made", reason if found else "", start)
 
 
 def find_current(path: Path, recipe: str, folder: Path, timing: Timing | None = None) -> int | None:
@@ -140,10 +148,11 @@ def find_fault(path: Path, recipe: str, folder: Path) -> str:
 
 def _write(
     path: Path, recipe: Recipe, folder: Path, camera: Path | None, timing: Timing, partial: bool, wanted: dict[str, Any]
-) -> tuple[int, int]:
-    """Make the folders under temporary names and move them; (frames, events)."""
-    recording = open_recording(path)
+) -> tuple[int, int, int | None]:
+    """Make the folders under temporary names and move them; (frames, events, when frames of a rate begin)."""
+    recording = open_recording(path, timing.size)
     blank: list[int] = []
+    start: int | None = None
     frames = pictures = events = 0
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(_temporary(folder))
@@ -153,6 +162,7 @@ def _write(
                 (target / f"{item.index:06d}.png").write_bytes(encode(item.image, recipe))
                 pictures, events = pictures + 1, events + item.events
                 blank += [] if item.events else [item.index]
+                start = item.begin if start is None and timing.fps is not None else start
             elif shots is not None:
                 (shots / f"{item.index:06d}.png").write_bytes(encode(item.pixels))
                 frames += 1
@@ -168,9 +178,10 @@ def _write(
                 warn(str(path), "pairs", text)
         size = [recording.width, recording.height]
         content = {"size": size, "frames": pictures, "events": events, "blank": blank}
+        content |= {} if start is None else {"start": start}
         write_json(target / DESCRIPTION, {**wanted, **origin, **content})
         _place(target, folder)
-    return pictures, events
+    return pictures, events, start
 
 
 # ---- what is there already
@@ -190,7 +201,7 @@ def _describe(path: Path, recipe: Recipe, timing: Timing) -> dict[str, Any]:
             raise UserError(f"frame times {timing.times} cannot be read: {error.strerror}.") from error
     return {
         "recipe": recipe.describe(),
-        "timing": {"times_sha256": times, "fps": timing.fps},
+        "timing": {"times_sha256": times, "fps": timing.fps, **timing.describe()},
         "source": {"name": path.name, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns},
     }
 

@@ -41,8 +41,8 @@ def holds_columns(path: Path) -> bool:
         return False
 
 
-def open_npz(path: Path) -> Recording:
-    """Read an .npz file.
+def open_npz(path: Path, size: tuple[int, int] | None = None) -> Recording:
+    """Read an .npz file; `size` is that of the colour frames, for a file without `width` and `height`.
 
     Raises:
         UserError: It is damaged, or does not hold events.
@@ -53,12 +53,12 @@ def open_npz(path: Path) -> Recording:
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"recording {path} is damaged or no .npz file ({error}). Copy it again.") from error
     take, count = _require_columns(path, table)
-    width, height = _table_size(path, table, {}, take, count)
+    width, height = _table_size(path, table, {}, take, count, size)
     return Recording(path, width, height, ("events",), lambda quiet: _slices(path, take, count))
 
 
-def open_h5(path: Path) -> Recording:
-    """Read the header of an .h5 file.
+def open_h5(path: Path, size: tuple[int, int] | None = None) -> Recording:
+    """Read the header of an .h5 file; `size` as in `open_npz`.
 
     Raises:
         UserError: It is damaged, or does not hold events.
@@ -67,7 +67,7 @@ def open_h5(path: Path) -> Recording:
         with h5py.File(path) as file:
             take, count = _require_columns(path, file)
             attributes = {**file.attrs, **(file["events"].attrs if "events" in file else {})}
-            width, height = _table_size(path, file, attributes, take, count)
+            width, height = _table_size(path, file, attributes, take, count, size)
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(f"recording {path} is damaged or no HDF5 file ({error}). Copy it again.") from error
     return Recording(path, width, height, ("events",), lambda quiet: _read_h5(path))
@@ -151,16 +151,24 @@ def _whole(path: Path, name: str, values: Any) -> NDArray[np.integer]:
     return values.astype(np.int64)
 
 
-def _table_size(path: Path, table: Any, attributes: Mapping[str, Any], take: Take, count: int) -> tuple[int, int]:
-    """(width, height) as the file states them, else what its events span."""
+def _table_size(
+    path: Path, table: Any, attributes: Mapping[str, Any], take: Take, count: int, size: tuple[int, int] | None
+) -> tuple[int, int]:
+    """(width, height) as the file states them, else those of the colour frames, else what its events span."""
     stated = {name: table[name][()] for name in ("width", "height") if name in table} | dict(attributes)
     if "width" in stated and "height" in stated:
         return check_size(path, int(stated["width"]), int(stated["height"]))
     if not count:
-        raise UserError(f"recording {path} holds no events, and states no width and height.")
+        raise UserError(f"recording {path} holds no events, and states no `width` and `height`.")
     width = height = 0
     for block in _slices(path, take, count):
         width, height = max(width, int(block.x.max()) + 1), max(height, int(block.y.max()) + 1)
-    text = f"it states no width and height: {width} x {height} pixels taken, which its events span"
+    if size is not None and width <= size[0] and height <= size[1]:
+        return check_size(path, *size)
+    beyond = "" if size is None else f", beyond the colour frames of {size[0]} x {size[1]}"
+    text = (
+        f"it states no size: {width} x {height} pixels taken, which its events span{beyond}. Add the sensor's, as arrays or"
+        " attributes `width` and `height`"
+    )
     warn(str(path), "size", text)
     return check_size(path, width, height)

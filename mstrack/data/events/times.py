@@ -1,15 +1,19 @@
 """When the frames of a recording are, and so which window of events belongs to each."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence as List
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mstrack.data.events.recipes import Recipe
 from mstrack.data.events.types import CameraFrame, DamagedFileError, Intake, Recording
-from mstrack.errors import UserError
+from mstrack.data.imagefiles import FrameFile, decode
+from mstrack.errors import UserError, warn
 
 MOST_BLANK = 100_000
 """More frames than this without an event, where frames are cut by a rate, come from a damaged time."""
@@ -22,10 +26,32 @@ class Timing:
     Attributes:
         times: Text file, a frame per line: its time in microseconds, or start and end of its exposure.
         fps: Frames per second from the first event on.
+        frames: How many colour frames the recording goes with: at a rate, no more windows than these are made.
+        size: Their width and height in pixels, for a recording that does not state its own.
     """
 
     times: Path | None = None
     fps: float | None = None
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the frames are at other times than those that the recording has."""
+        return self.times is not None or self.fps is not None
+
+    def beside(self, colour: List[FrameFile]) -> "Timing":
+        """The same, for a recording that goes with these colour frames.
+
+        Raises:
+            UserError: The first of them cannot be read.
+        """
+        height, width = decode(colour[0], cv2.IMREAD_UNCHANGED).shape[:2]
+        return replace(self, frames=None if self.fps is None else len(colour), size=(width, height))
+
+    def describe(self) -> dict[str, Any]:
+        """What of `frames` and `size` is known."""
+        return {name: value for name, value in (("frames", self.frames), ("size", self.size and [*self.size])) if value}
 
     def __post_init__(self) -> None:
         if self.times is not None and self.fps is not None:
@@ -87,7 +113,7 @@ class Windows:
         self.begins: list[int] = []
         self.ends: list[int] = []
         self.last: int | None = None
-        self.complete = False
+        self.complete = self.damaged = False
         if not {"events", "frame"} & set(recording.streams):
             raise UserError(f"recording {recording.path} holds neither events nor frames, only {_list(recording.streams)}.")
         if timing.times is not None:
@@ -111,7 +137,7 @@ class Windows:
 
     def add(self, frame: CameraFrame) -> None:
         """The recording's own frame, in its order."""
-        if self.complete or self.timing != Timing():
+        if self.complete or self.timing.given:
             return
         begin, end = frame.exposure if self.exposure else (frame.begin, frame.begin)
         if self.begins and begin < self.begins[-1]:
@@ -125,7 +151,7 @@ class Windows:
     def reach(self, t: NDArray[np.int64]) -> None:
         """Add the frames of a given rate up to the last of these times of events."""
         fps = self.timing.fps
-        if fps is None or self.complete or not len(t):
+        if fps is None or self.complete or self._has_all() or not len(t):
             return
         if not self.begins:
             self.begins.append(int(t[0]))
@@ -135,8 +161,16 @@ class Windows:
                 f"recording {self.recording.path}: the times of its events jump ahead by {gap / 1e6:.0f} s, over more than"
                 f" {MOST_BLANK} frames. It is damaged; give the times of its frames (--times, times=...)."
             )
-        while (begin := self.begins[0] + round(len(self.begins) * 1e6 / fps)) <= t[-1]:
+        while (begin := self._begin(len(self.begins))) <= t[-1] and not self._has_all():
             self.begins.append(begin)
+
+    def _begin(self, index: int) -> int:
+        """When a frame of the given rate begins."""
+        return self.begins[0] + round(index * 1e6 / (self.timing.fps or 1))
+
+    def _has_all(self) -> bool:
+        """Whether there is a window for each colour frame, where these are counted."""
+        return self.timing.fps is not None and self.timing.frames is not None and len(self.begins) >= self.timing.frames
 
     def look_ahead(self) -> None:
         """Read the file once more, for its frames, where they come much later than the events."""
@@ -154,6 +188,7 @@ class Windows:
 
     def cut(self, intake: Intake) -> None:
         """Forget given frames that a damaged file does not reach."""
+        self.damaged = True
         if self.timing.times is not None and not self.complete:
             self.begins = [begin for begin in self.begins if intake.latest is not None and begin <= intake.latest]
 
@@ -161,10 +196,28 @@ class Windows:
         """No more frames come, and no more events."""
         if not self.complete:
             self.last, self.complete = intake.latest, True
-        if not self.begins and self.timing == Timing() and intake.latest is not None:
+            self._count()
+        if not self.begins and not self.timing.given and intake.latest is not None:
             raise UnknownTimesError(
                 f"recording {self.recording.path} holds no frames, only events, so the times of the frames are not known"
             )
+
+    def _count(self) -> None:
+        """Compare the windows of a given rate with the colour frames; one that lacks at the end, without an event, is added."""
+        wanted, path = self.timing.frames, str(self.recording.path)
+        if self.timing.fps is None or wanted is None or not self.begins or self.last is None:
+            return
+        if len(self.begins) == wanted - 1 and not self.damaged:
+            self.begins.append(self._begin(wanted - 1))
+        windows = len(self.begins)
+        if self.last >= self._begin(windows):
+            windows = math.floor((self.last - self.begins[0]) * self.timing.fps / 1e6) + 1
+        if windows != wanted:
+            rest = "the surplus is left out" if windows > wanted else "the last colour frames have none"
+            text = (
+                f"its events last for {windows} frames at {self.timing.fps:g} per second, beside {wanted} colour frames: {rest}"
+            )
+            warn(path, "pairs", text)
 
     def find(self, index: int) -> tuple[int, int] | None:
         """The [begin, end) of a window; None where it is not known yet, or there is none."""
@@ -175,6 +228,8 @@ class Windows:
             return begin, self.ends[index]
         if index + 1 < len(self.begins):
             return begin, self.begins[index + 1]
+        if self._has_all():
+            return begin, self._begin(index + 1)
         if not self.complete:
             return None
         end = begin if self.last is None else self.last + 1
@@ -186,11 +241,11 @@ class Windows:
         """The earliest time that a window after `index` can begin at."""
         if index + 1 < len(self.begins):
             return self.begins[index + 1]
-        return math.inf if self.complete else self.begins[index]
+        return math.inf if self.complete or self._has_all() else self.begins[index]
 
     def exhausted(self, index: int) -> bool:
         """Whether no window is left from `index` on."""
-        return index >= len(self.begins) and (self.complete or self.timing.times is not None)
+        return index >= len(self.begins) and (self.complete or self.timing.times is not None or self._has_all())
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -20,11 +20,12 @@ MOST_PENDING = 1 << 22
 
 @dataclass(frozen=True)
 class EventPicture:
-    """Frame `index` of a recording: `image` (H x W x 3 uint8, RGB), painted of `events` events of its window."""
+    """Frame `index` of a recording: `image` (H x W x 3 uint8, RGB), painted of `events` events of its window, from `begin`."""
 
     index: int
     image: Image
     events: int
+    begin: int
 
 
 def paint(
@@ -111,7 +112,7 @@ class _Easel:
                 return
             if not self._painted:
                 self.blank.append(self.index)
-            yield EventPicture(self.index, self.painter.finish(), self._painted)
+            yield EventPicture(self.index, self.painter.finish(), self._painted, begin)
             self.index, self._painted_to = self.index + 1, None
         if self.windows.exhausted(self.index):
             self._drop(math.inf)
