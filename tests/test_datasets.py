@@ -773,6 +773,22 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         init(tmp_path / "file")
 
 
+def test_a_table_of_events_needs_its_frames_made_first(tmp_path: Path) -> None:
+    from mstrack.data.events import Timing, convert
+
+    build(tree_of("own", "folders"), tmp_path, ["a"], split="test", modality="thermal")
+    folder = tmp_path / "test/a"
+    shutil.rmtree(folder / "aux")
+    t = np.arange(100) * 1000
+    for name in ("left", "right"):
+        np.savez(folder / f"{name}.npz", t=t, x=t % 9, y=t % 7, p=t % 2)
+    with pytest.raises(UserError, match=rf"has left\.npz, but no frames made of it.*`mst data events {folder} .*--times FILE`"):
+        own(tmp_path, "test", "event")
+    convert(folder / "left.npz", "interval", timing=Timing(fps=60))
+    (sequence,) = own(tmp_path, "test", "event")
+    assert sequence.aux[1] == folder / "left_events_interval/000001.png"
+
+
 def test_sequences_without_splits_are_for_tests_alone(tmp_path: Path) -> None:
     build(tree_of("own", "folders"), tmp_path, ["a"], split="x")
     (tmp_path / "x/a").rename(tmp_path / "a")

@@ -237,7 +237,7 @@ def init(folder: Path, modality: str = "thermal") -> list[Path]:
 
 
 _AUX = {
-    "event": "pictures of events; or SEQUENCE.aedat4 instead",
+    "event": "pictures of events; or a recording, see below",
     "depth": "depth, 16-bit PNG, millimetres, 0: not measured",
     "thermal": "thermal pictures, 8 or 16 bits",
 }
@@ -264,7 +264,9 @@ _README = """A data set of your own for mstrack. Second modality: {modality} (da
    them makes results look better than they are.
 
    Recordings of a DAVIS camera (.aedat4) hold colour frames and events: for
-   each of them `mst data events FILE.aedat4 --with-frames` makes both.
+   each of them `mst data events FILE.aedat4 --with-frames` makes both. Beside
+   rgb/, one does instead of aux/ as it is. Other events (.npz, .h5) become
+   frames first: `mst data events FOLDER --times FILE`, or --fps N.
 
 2. Check (counts, pairs, boxes outside of images, damaged files):
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mstrack.data.alignment import lacks_frames, match_rows
 from mstrack.data.events.cache import EventFrames
+from mstrack.data.events.files import SUFFIXES, holds_events
 from mstrack.data.events.folders import DESCRIPTION, find_fault, read_description
 from mstrack.data.events.recipes import RECIPES, find_recipe
 from mstrack.data.images import FrameFile
@@ -53,7 +54,8 @@ def read_events(
     places = (match_rows(rgb, rows) if lacks_frames(rgb, rows) else None) or range(len(rgb))
     recording = _find_recording(folder)
     stale = []
-    for prefix in ("", f"{recording.stem if recording else folder.name}_"):
+    stems = [recording.stem] if recording else [folder.name, *(path.stem for path in _list_tables(folder))]
+    for prefix in ("", *(f"{stem}_" for stem in stems)):
         made = folder / f"{prefix}events_{recipe}"
         if not (made / DESCRIPTION).is_file():
             continue
@@ -87,12 +89,25 @@ def _take(made: Path, numbers: List[int]) -> List[FrameFile | None]:
 
 def _describe_lack(folder: Path, events: str | None, published: List[str]) -> str:
     """What a folder without event frames of the kind and without recording should have."""
+    tables = [path for path in _list_tables(folder) if holds_events(path)]
+    if tables:
+        command = f"mst data events {folder} --recipe {events or RECIPE} --times FILE"
+        return (
+            f"{tables[0].name}, but no frames made of it: it does not say when they are. Make them first: `{command}`, or"
+            " --fps N. Only .aedat4 is rendered as it is read."
+        )
     if events:
         rest = "Not every sequence has one: leave out the argument events, or choose a split of those that do."
         return f"no recording (.aedat4) and no folder events_{events}. {rest}"
     others = [recipe for recipe in RECIPES if recipe != RECIPE and (folder / f"events_{recipe}" / DESCRIPTION).is_file()]
     rest = f" It has events_{others[0]}, which is taken when asked for by name (events={others[0]})." if others else ""
     return f"no {' or '.join(published)}, nor a recording (.aedat4) to make them from.{rest}"
+
+
+def _list_tables(folder: Path) -> list[Path]:
+    """The .npz and .h5 files of a sequence: recordings, it may be."""
+    kinds = [suffix for suffix in SUFFIXES if suffix != ".aedat4"]
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in kinds and not path.name.startswith("."))
 
 
 def _find_source(made: Path) -> Path | None:
