@@ -135,9 +135,11 @@ DEFAULTS = {
     "visevent": "matlab",
     "vot-rgbd": "plain",
 }
-"""The convention of each dataset's published numbers, where it is known. DepthTrack and VOT-RGBD publish the F-score
-(`LONG_TERM`). Their one-pass figures are `plain` here: which convention those of the paper on DepthTrack follow is not known, and
-DeT's own analysis is `pytracking_wh`, in whose denominator absent frames are. GOT-10k's server leaves out the first frame and cuts boxes to the image, which is not done.
+"""The convention of each dataset's published numbers, where it is known.
+
+DepthTrack and VOT-RGBD publish the F-score (`LONG_TERM`). Their one-pass figures are `plain` here: which convention those of
+the paper on DepthTrack follow is not known, and DeT's own analysis is `pytracking_wh`, in whose denominator absent frames are.
+GOT-10k's server leaves out the first frame and cuts boxes to the image, which is not done.
 """
 
 LONG_TERM = frozenset({"depthtrack", "vot-rgbd"})
