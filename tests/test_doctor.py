@@ -483,6 +483,8 @@ def test_show_writes_a_contact_sheet(lasher: Path, tmp_path: Path) -> None:
     done = mst("data", "show", "mine/test/test1", "--out", "sheets/one.jpg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sheets" / "one.jpg").is_file()
+    done = mst("data", "show", f"{tmp_path.name}/mine/test1", "--out", tmp_path / "deep.png", cwd=tmp_path.parent)
+    assert done.returncode == 0, done.stderr
 
 
 def test_show_needs_one_sound_sequence_alone(tmp_path: Path) -> None:
