@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mstrack.errors import UserError
-from mstrack.tuning import EMA, MST, FullFineTuning, SparseTuning, TunedAdamW, Tuning
+from mstrack.tuning import EMA, L2SP, MST, FisherL2SP, FullFineTuning, SparseTuning, TunedAdamW, Tuning
 
 some_tunings = pytest.mark.parametrize(
     "make", [FullFineTuning, MST, EMA, lambda: MST(update="velocity")], ids=["full", "mst", "ema", "velocity"]
@@ -103,3 +103,69 @@ def test_a_group_that_is_added_is_measured_and_the_others_go_on() -> None:
     assert torch.equal(optimizer.state[net.weight]["exp_avg"], kept)
     optimizer.step()
     assert [optimizer.state[p]["step"].item() for p in (net.weight, more.weight)] == [2, 1]
+
+
+# ---------------------------------------------------------------- loading
+def saved_state(make: Callable[[], Tuning], dtype: torch.dtype = torch.float32, width: int = 20) -> dict[str, Any]:
+    net = nn.Linear(width, 30, dtype=dtype)
+    return changed_network(net, lambda net: None, make).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "fragment"),
+    [
+        (EMA, MST, "needs average too"),
+        (lambda: EMA(of=L2SP()), EMA, "needs anchor too"),
+        (FisherL2SP, L2SP, "needs fisher too"),
+        (SparseTuning, FullFineTuning, "needs mask too"),
+        (lambda: MST(update="velocity"), MST, "momentum twice"),
+    ],
+    ids=["ema", "pull", "fisher", "sparse", "velocity"],
+)
+def test_a_state_of_another_method_is_refused_and_changes_nothing(
+    make: Callable[[], Tuning], given: Callable[[], Tuning], fragment: str
+) -> None:
+    optimizer = TunedAdamW(nn.Linear(20, 30).named_parameters(), make(), lr=1e-3)
+    with pytest.raises(UserError, match=fragment):
+        optimizer.load_state_dict(saved_state(given))
+    assert not optimizer.state
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
+@some_tunings
+def test_a_state_of_another_network_is_refused(make: Callable[[], Tuning]) -> None:
+    optimizer = TunedAdamW(nn.Linear(4000, 30).named_parameters(), make(), lr=1e-3)
+    with pytest.raises(UserError, match=r"'weight' does not fit it: exp_avg has the shape \(30, 20\), the parameter"):
+        optimizer.load_state_dict(saved_state(make))
+    other = torch.optim.Adagrad(nn.Linear(4000, 30).parameters())
+    with pytest.raises(UserError, match="has no betas: expected one of TunedAdamW"):
+        optimizer.load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("make", [EMA, lambda: MST(update="released")], ids=["ema", "released"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_what_a_method_keeps_is_loaded_in_the_type_it_was_saved_in(make: Callable[[], Tuning], dtype: torch.dtype) -> None:
+    saved = saved_state(make, dtype)
+    optimizer = TunedAdamW(nn.Linear(20, 30, dtype=dtype).named_parameters(), make(), lr=1e-3)
+    optimizer.load_state_dict(copy.deepcopy(saved))
+    for index, state in enumerate(optimizer.state.values()):
+        for key, value in saved["state"][index].items():
+            assert state[key].dtype == value.dtype
+            assert torch.equal(state[key], value)
+
+
+def test_a_count_of_steps_may_be_a_number_as_old_versions_of_torch_saved_it() -> None:
+    saved = saved_state(MST)
+    saved["state"][0]["step"] = 7
+    optimizer = TunedAdamW(nn.Linear(20, 30).named_parameters(), MST(), lr=1e-3)
+    optimizer.load_state_dict(saved)
+    assert torch.equal(next(iter(optimizer.state.values()))["step"], torch.tensor(7.0))
+
+
+def test_velocity_refuses_betas_that_a_scheduler_sets() -> None:
+    net = nn.Linear(3, 3)
+    optimizer = TunedAdamW(net.named_parameters(), MST(update="velocity"), lr=1e-3)
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, 10)
+    net.weight.grad = torch.ones(3, 3)
+    with pytest.raises(UserError, match="cycle_momentum=False"):
+        optimizer.step()

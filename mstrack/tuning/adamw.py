@@ -14,7 +14,7 @@ from mstrack.tuning.chunks import Chunk, Scratch, split_runs
 from mstrack.tuning.patterns import Pattern, select_parameters
 from mstrack.tuning.proposals import propose, propose_fused
 from mstrack.tuning.rules import Rule
-from mstrack.tuning.states import align_state, check_states, take_gradient
+from mstrack.tuning.states import align_state, begin_state, check_states, restore_types, take_gradient
 
 
 class TunedAdamW(torch.optim.Optimizer):
@@ -73,6 +73,7 @@ class TunedAdamW(torch.optim.Optimizer):
         self.kernel = kernel
         self._parts: list[tuple[list[Batch], list[Chunk]]] = []
         self._key: list[list[tuple[Any, ...]]] | None = None
+        self._betas: list[Any] | None = None
         self._changed = False
         groups = [{"params": rows, "lr": lr * factor} for factor, rows in selection.trained.items()]
         defaults = {"lr": lr, "betas": tuning.choose_betas(betas), "eps": eps, "weight_decay": weight_decay, "fused": fused}
@@ -94,10 +95,27 @@ class TunedAdamW(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._parts, self._key, self._changed = [], None, False
+        self._parts, self._key, self._betas, self._changed = [], None, None, False
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"tuning": self.tuning, "frozen": self.frozen, "kernel": self.kernel}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state, as in torch; what the method keeps stays in the type it was saved in.
+
+        Raises:
+            UserError: A state of another network, or another method; hyperparameters that the method cannot run with. Nothing
+                has changed then.
+        """
+        before = {"state": self.state, "param_groups": self.param_groups}
+        super().load_state_dict(state_dict)
+        try:
+            restore_types(state_dict, self.param_groups, self.state, self._fused)
+            check_states(self._named(), self.state, self._fused, self.tuning.keeps)
+            self._check_betas()
+        except UserError:
+            self.__setstate__(before)
+            raise
 
     @torch._disable_dynamo  # as torch marks its own: `torch.compiler.disable` that loads nothing before it is used
     @torch.no_grad()
@@ -123,6 +141,7 @@ class TunedAdamW(torch.optim.Optimizer):
         self._changed = False
         if skip is not None and not self._fused and bool(skip):
             return loss
+        self._check_betas()
         parts = self._plan()
         self.tuning.begin_step(self.param_groups, self.state)
         rule = self._rule()
@@ -213,9 +232,17 @@ class TunedAdamW(torch.optim.Optimizer):
                 for parameter, weight in trained.items():
                     parameter.copy_(weight)
 
+    def _check_betas(self) -> None:
+        """Whether the method can run with betas that somebody has changed."""
+        betas = [group["betas"] for group in self.param_groups]
+        if betas != self._betas:
+            for pair in betas:
+                self.tuning.choose_betas(pair)
+            self._betas = betas
+
     @property
     def _fused(self) -> bool:
-        return bool(self.param_groups[0]["fused"])
+        return bool(self.param_groups[0].get("fused"))
 
     def _rule(self) -> Rule | None:
         """What a fused kernel may do; none: only the method itself."""
@@ -272,13 +299,8 @@ class TunedAdamW(torch.optim.Optimizer):
         return list(zip(batches, chunks, strict=True))
 
     def _begin(self, parameter: nn.Parameter) -> None:
-        """The state of a parameter before its first step: as torch's AdamW has it, and what the method keeps."""
-        device = parameter.device if self._fused else "cpu"
-        self.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=device),
-            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-        }
+        """The state of a parameter before its first step: AdamW's, and what the method keeps."""
+        self.state[parameter] = begin_state(parameter, self._fused)
         self.tuning.remember(parameter.detach(), self.state[parameter])
 
     def _count(self, parameter: nn.Parameter) -> float:

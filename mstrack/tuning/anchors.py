@@ -32,6 +32,8 @@ class L2SP(Around):
         UserError: A strength below 0.
     """
 
+    keeps: tuple[str, ...] = ("anchor",)
+
     def __init__(self, strength: float = 1.0, of: Of = "full") -> None:
         super().__init__(of)
         if not strength >= 0:
@@ -78,6 +80,8 @@ class FisherL2SP(L2SP):
     Raises:
         UserError: A strength below 0, or no batches.
     """
+
+    keeps: tuple[str, ...] = ("anchor", "fisher")
 
     def __init__(self, strength: float = 1.0, batches: int = 16, of: Of = "full") -> None:
         super().__init__(strength, of)

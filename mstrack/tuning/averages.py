@@ -27,6 +27,8 @@ class WiSE(Around):
         UserError: An alpha outside [0, 1], or none.
     """
 
+    keeps: tuple[str, ...] = ("anchor",)
+
     def __init__(self, alpha: float | Sequence[float] = 0.5, of: Of = "full") -> None:
         super().__init__(of)
         given = tuple(alpha) if isinstance(alpha, Sequence) else (alpha,)
@@ -60,6 +62,8 @@ class EMA(Around):
     Raises:
         UserError: A decay outside [0, 1), or a `wise` inside.
     """
+
+    keeps: tuple[str, ...] = ("average",)
 
     def __init__(self, decay: float = 0.999, of: Of = "full") -> None:
         super().__init__(of)

@@ -26,10 +26,12 @@ class Tuning:
     Attributes:
         batches: Over how many batches of training pairs the sensitivities are to be measured before training; 0: not at all.
         choices: Values among which the scores on validation data decide after training, such as the alpha of WiSE-FT.
+        keeps: Names of tensors, of the parameter's shape, that a saved state must hold for the method.
     """
 
     batches: int = 0
     choices: tuple[float, ...] = ()
+    keeps: tuple[str, ...] = ()
 
     def select(self, name: str) -> float:
         """Whether a parameter trains, and how fast.

@@ -39,6 +39,7 @@ class Around(Tuning):
             )
         self.choices = self.of.choices
         self.batches = self.of.batches
+        self.keeps = (*type(self).keeps, *self.of.keeps)
 
     def select(self, name: str) -> float:
         """As the inner method."""

@@ -77,7 +77,8 @@ class MST(Tuning):
             raise UserError(
                 f"betas = {tuple(betas)}: the update 'velocity' needs a first beta of 0. Its rho is a momentum of its own; on"
                 f" top of AdamW's, {betas[0]}, it is momentum twice, which hurt at every learning rate that was tried."
-                " Leave betas out, or take the update 'interpolate'."
+                " Leave betas out, or take the update 'interpolate'; a scheduler that changes betas, as OneCycleLR does, leaves"
+                " them with cycle_momentum=False."
             )
         return super().choose_betas(betas)
 

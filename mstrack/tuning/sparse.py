@@ -29,6 +29,8 @@ class SparseTuning(Around):
         UserError: A share outside (0, 1], or no batches.
     """
 
+    keeps: tuple[str, ...] = ("mask",)
+
     def __init__(self, share: float = 0.2, batches: int = 16, of: Of = "full") -> None:
         super().__init__(of)
         if not isinstance(share, (int, float)) or not 0 < share <= 1:

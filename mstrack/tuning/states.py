@@ -12,6 +12,15 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "rho")
 """What kernels read and write in place: of the parameter's shape, type and device; `rho` for the update `velocity` only."""
 
 
+def begin_state(parameter: Tensor, fused: bool) -> dict[str, Any]:
+    """The state of a parameter before its first step, as torch's AdamW has it; the count lies beside it if `fused`."""
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device if fused else "cpu"),
+        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+    }
+
+
 def check_states(
     named: Iterable[tuple[str, Tensor]], states: Mapping[Tensor, Mapping[str, Any]], fused: bool, keeps: Sequence[str] = ()
 ) -> None:
@@ -68,6 +77,34 @@ def _find_trouble(key: str, value: Any, parameter: Tensor, fused: bool, alike: b
 
 
 _CARRY = "carry the state over: optimizer.load_state_dict(optimizer.state_dict())."
+
+
+def restore_types(
+    saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]], fused: bool
+) -> None:
+    """What torch has converted to the types of parameters when it loaded a state, and was not in them when it was saved.
+
+    Args:
+        saved: What was loaded.
+        groups: Of the optimizer.
+        states: As torch left them; changed in place.
+        fused: Whether counts of steps lie on the parameters' device.
+
+    Raises:
+        UserError: Hyperparameters of another optimizer.
+    """
+    for group, was in zip(groups, saved["param_groups"], strict=True):
+        missing = [key for key in ("lr", "betas", "eps", "weight_decay", "fused") if key not in group]
+        if missing:
+            raise UserError(f"the state that was loaded has no {', '.join(missing)}: expected one of TunedAdamW or AdamW.")
+        for parameter, index in zip(group["params"], was["params"], strict=True):
+            state, old = states.get(parameter, {}), saved["state"].get(index, {})
+            if "step" in state:  # of old versions of torch: numbers
+                state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=parameter.device if fused else "cpu")
+            common = getattr(old.get("exp_avg"), "dtype", None)
+            for key in state.keys() & old.keys() - {"step", *MOMENTS}:
+                if torch.is_tensor(old[key]) and old[key].dtype not in (common, state[key].dtype):
+                    state[key] = old[key].to(parameter.device)
 
 
 def align_state(state: dict[str, Any], like: Tensor) -> None:
