@@ -96,12 +96,12 @@ def open_clip(
         modality: How `aux` is read: `event`, `depth`, `thermal`.
         encoding: What is made of its files, see `images.ENCODINGS`; None: the default.
         recipe: How events become frames, see `events.recipes`.
-        missing: The tracker's policy. Unless it is `error`, the numbers of frames may differ, see `alignment.pair`.
+        missing: The tracker's policy. Unless it is `error`, colour frames may lack their counterpart, see `alignment.pair`.
         timing: When the colour frames are, where `aux` is a file of events that does not say it.
 
     Raises:
-        UserError: A folder or file is missing, empty or damaged; the numbers of frames differ; times are given for something
-            else, or not given for such a file.
+        UserError: A folder or file is missing, empty or damaged; a colour frame lacks its counterpart; times are given for
+            something else, or not given for such a file.
     """
     timing = timing or Timing()
     if timing.given and (aux is None or aux.suffix.lower() not in EVENT_SUFFIXES):
@@ -121,17 +121,19 @@ def open_clip(
         return info.frames, _stream(rgb, recipe)
     colour = _list(rgb)
     other = None if aux is None else _list_events(aux, recipe, colour, timing) or _list(aux)
-    if other is not None and len(other) != len(colour) and missing == "error":
+    paired = None if other is None else pair(rgb.name, colour, other, modality)
+    lacking = 0 if paired is None else sum(frame is None for frame in paired)
+    if other is not None and lacking and missing == "error":
         raise UserError(
-            f"{rgb} has {len(colour)} frames and {aux} has {len(other)}: each colour frame needs its counterpart, or a policy"
-            " for those without (--missing zero, copy or last)."
+            f"{rgb} has {len(colour)} frames and {aux} has {len(other)}: {lacking} colour frame(s) lack their counterpart. Each"
+            " needs one, or a policy for those without (--missing zero, copy or last)."
         )
     sequence = Sequence(
         name=rgb.name,
         rgb=colour,
         boxes=np.full((len(colour), 4), np.nan),
         valid=np.zeros(len(colour), dtype=bool),
-        aux=None if other is None else pair(rgb.name, colour, other, modality),
+        aux=paired,
         modality="rgb" if other is None else modality,
         encoding=None if other is None else encoding,
     )

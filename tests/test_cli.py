@@ -14,6 +14,8 @@ import pytest
 from commands import mst
 
 from mstrack import __version__, checkpoint, create_model
+from mstrack.clip import open_clip
+from mstrack.errors import DataWarning
 from mstrack.registry import TABLES
 from mstrack.results import read_track
 
@@ -109,7 +111,16 @@ def test_track_without_the_second_modality(clip: Path, tmp_path: Path) -> None:
     holey = tmp_path / "aux"
     shutil.copytree(aux, holey)
     (holey / "0005.png").unlink()
-    assert_refused(mst(*command, "--aux", holey), "12 frames", "has 11", "--missing")
+    assert_refused(mst(*command, "--aux", holey), "12 frames", "has 11: 1 colour frame(s) lack", "--missing")
+    fewer = tmp_path / "rgb"
+    shutil.copytree(rgb, fewer)
+    for name in ("0000", "0005", "0011"):
+        next(fewer.glob(f"{name}.*")).unlink()
+    with pytest.warns(DataWarning, match=r"paired by the numbers in their names: 3 thermal frame\(s\) are ignored"):
+        count, frames = open_clip(fewer, aux)
+    assert count == 9
+    for frame, number in zip(frames, (n for n in range(12) if n not in (0, 5, 11)), strict=True):
+        np.testing.assert_array_equal(frame.aux, cv2.imread(str(aux / f"{number:04d}.png"))[..., ::-1])
     for policy in ("zero", "copy", "last"):
         done = mst(*command, "--aux", holey, "--missing", policy)
         assert done.returncode == 0, done.stderr
