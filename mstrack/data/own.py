@@ -254,7 +254,8 @@ _README = """A data set of your own for mstrack. Second modality: {modality} (da
     test/...
 
    Frames are sorted by the numbers in their names, and the two modalities are
-   paired by position. Two videos, rgb.mp4 and aux.mp4, do instead of the two
+   paired by these numbers; by position only where there are none, or where
+   they do not match. Two videos, rgb.mp4 and aux.mp4, do instead of the two
    folders. x,y is the upper left corner, in pixels from 0; where the target is
    absent, write nan,nan,nan,nan. Test sequences whose first box alone is known
    can be tracked, but not scored.
