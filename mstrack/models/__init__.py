@@ -33,12 +33,13 @@ def create_model(name: str, **kwargs: Any) -> Network:
         model: Network = factory(**kwargs)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, IndexError) as error:
         if not kwargs:
             raise
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
         takes = ", ".join(str(parameter) for parameter in known.values())
-        raise UserError(f"model '{name}' cannot be made with {given} ({error}). It takes: {takes}.") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"model '{name}' cannot be made with {given} ({reason}). It takes: {takes}.") from error
     model.name = name
     model.arguments = dict(kwargs)
     return model
