@@ -87,8 +87,11 @@ def load(path: str | Path, name: str | None = None, **kwargs: Any) -> Network:
             )
     published = not file.name.endswith(".safetensors")
     arguments = {**weights.arguments, **kwargs} if published or name == weights.name else kwargs
-    with torch.device("meta"):
-        model = create_model(name, **arguments)
+    try:
+        with torch.device("meta"):
+            model = create_model(name, **arguments)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     _fill(model, weights, file, assign=True)
     if any(value.is_meta for value in (*model.parameters(), *model.buffers())):
         model = create_model(name, **arguments)
@@ -211,7 +214,28 @@ def _read(file: Path) -> _Weights:
         return _Weights(tensors, None, {}, {})
     if made != FORMAT:
         raise UserError(f"{file} is of format '{made}', expected '{FORMAT}': the state of a run, or of a newer mstrack.")
-    return _Weights(tensors, metadata["name"], json.loads(metadata["arguments"]), json.loads(metadata["provenance"]))
+    try:
+        name = metadata["name"]
+        arguments, provenance = (json.loads(metadata[key]) for key in ("arguments", "provenance"))
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} is damaged: its header does not say what it is ({type(error).__name__}: {error}).") from error
+    if not isinstance(arguments, dict) or not _is_provenance(provenance):
+        raise UserError(f"{file} is damaged: its header says in a wrong form what it is, or what it was trained on.")
+    return _Weights(tensors, name, arguments, provenance)
+
+
+def _is_provenance(found: Any) -> bool:
+    """Whether what a header says of the training has the form that `provenance.py` reads."""
+    for section in ("config", "data"):
+        if not isinstance(found, dict):
+            return False
+        found = found.get(section, {})
+    if not isinstance(found, dict) or not isinstance(found.get("train", []), list):
+        return False
+    texts = (found.get("modality"), found.get("encoding"))
+    return all(text is None or isinstance(text, str) for text in texts) and all(
+        isinstance(source, dict) and isinstance(source.get("arguments", {}), dict) for source in found.get("train", [])
+    )
 
 
 # ---------------------------------------------------------------- the state of a run

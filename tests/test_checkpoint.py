@@ -29,6 +29,7 @@ from mstrack import checkpoint
 from mstrack.errors import UserError
 from mstrack.models import Network, create_model
 from mstrack.published import MAGIC, read_published
+from mstrack.tensorfile import read_tensors, write_tensors
 
 SMALL: dict[str, Any] = {"width": 24, "heads": 3, "head_channels": 8}
 
@@ -177,6 +178,32 @@ def test_a_name_that_is_nowhere_and_files_that_are_none(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "state.safetensors")
     with pytest.raises(UserError, match="mstrack model 1"):
         checkpoint.load_state(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("name", None, "does not say what it is"),
+        ("arguments", "{", "does not say what it is"),
+        ("arguments", "[1]", "in a wrong form"),
+        ("arguments", '{"depth": "x"}', "depth='x'"),
+        ("provenance", "7", "in a wrong form"),
+        ("provenance", '{"config": {"data": {"train": 3}}}', "in a wrong form"),
+        ("provenance", '{"config": {"data": {"modality": 3}}}', "in a wrong form"),
+    ],
+)
+def test_a_header_that_is_wrong_is_an_error_with_the_name_of_the_file(
+    tmp_path: Path, key: str, value: str | None, says: str
+) -> None:
+    path = tmp_path / "m.safetensors"
+    checkpoint.save(path, small("mst-tiny"), {})
+    metadata, tensors = read_tensors(path)
+    metadata = {**metadata, key: value or ""}
+    if value is None:
+        metadata.pop(key)
+    write_tensors(path, tensors, metadata)
+    with pytest.raises(UserError, match=f"m.safetensors.*{says}"):
+        checkpoint.load(path)
 
 
 def test_a_checkpoint_cannot_name_code_to_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
