@@ -108,7 +108,7 @@ class TrainConfig(Section):
     weight_decay: float = Field(1e-4, ge=0)
     betas: tuple[float, float] | None = Field(None, description="of AdamW; none: what the tuning method asks for")
     epochs: int = Field(ge=1)
-    samples: int = Field(ge=1, description="training pairs in an epoch")
+    samples: int = Field(ge=1, le=10**12, description="training pairs in an epoch")
     batch: int = Field(ge=1)
     accumulate: int = Field(1, ge=1, description="parts that a process's share of the batch is computed in")
     schedule: Literal["step", "cosine"] = "step"
@@ -119,7 +119,7 @@ class TrainConfig(Section):
     losses: LossWeights = LossWeights()
     box_at: Literal["peak", "target"] = Field("peak", description="cell whose box enters the loss: predicted or true")
     precision: Literal["fp32", "bf16"] = "fp32"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     validate_every: int = Field(1, ge=1, description="epochs between validations (and after the last)")
     val_samples: int = Field(1000, ge=0, description="validation pairs")
     val_clips: int = Field(0, ge=0, description="validation sequences that are tracked for a success rate")

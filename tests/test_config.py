@@ -61,6 +61,8 @@ def test_patterns_keep_their_order() -> None:
         ("data.train.0.rot=x", ["data.train.0.rot", "Did you mean 'root'"]),
         ("train.epochs=0", ["train.epochs", "given 0"]),
         ("data.modality=sonar", ["data.modality", "sonar"]),
+        ("train.seed=18446744073709551616", ["train.seed", "less than"]),
+        ("train.samples=100000000000000000000", ["train.samples", "less than"]),
         ("train.lr", ["section.key=value"]),
         ("train.lr.x=1", ["leads through a value"]),
     ],

@@ -446,6 +446,15 @@ def test_empty_names_stand_for_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         check(".", split="")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [({"sequences": "abc"}, "sequences='abc'"), ({"frames": 2.5}, "frames=2.5"), ({"root": 5}, "takes no argument root")],
+)
+def test_arguments_that_cannot_be_are_named(arguments: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=f"dataset 'synthetic' .*{says}"):
+        load_sequences("synthetic", "test", arguments=arguments)
+
+
 def test_sequences_of_another_dataset_are_shown(tmp_path: Path) -> None:
     build(tree_of("depthtrack", "as released"), tmp_path, ["mug", "cup"])
     with pytest.raises(UserError, match=r"none of the 50 sequences of 'test'\. It holds other sequences: cup, mug"):

@@ -72,12 +72,21 @@ def load_sequences(
     accepted = inspect.signature(function).parameters
     if "modality" in accepted and modality is not None:
         given.setdefault("modality", modality)
-    surplus = sorted(set(given) - set(accepted))
+    free = list(accepted)[2:]
+    surplus = sorted(set(given) - set(free))
     if surplus:
-        raise UserError(f"dataset '{name}' takes no argument {', '.join(surplus)}. It takes: {', '.join(accepted)}.")
+        raise UserError(f"dataset '{name}' takes no argument {', '.join(surplus)}. It takes: {', '.join(free) or 'none'}.")
     if root is None and name in DATASETS and name != "synthetic":
         root = find_root(name, data_root)
-    sequences = function(root, split, **given)
+    try:
+        sequences = function(root, split, **given)
+    except UserError:
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:
+        if not given:
+            raise
+        named = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        raise UserError(f"dataset '{name}' cannot be read with {named} ({type(error).__name__}: {error}).") from error
     if not sequences:
         raise UserError(f"dataset '{name}', split '{split}': no sequences in {root}.")
     others = sorted({s.modality for s in sequences} - {modality, "rgb"}) if modality not in (None, "rgb") else []
