@@ -33,8 +33,15 @@ class Place(NamedTuple):
 
 
 def torchrun_rank() -> tuple[int, int]:
-    """Rank and number of processes, as torchrun says in the environment; no group is joined."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    """Rank and number of processes, as torchrun says in the environment; no group is joined.
+
+    Raises:
+        UserError: They are no such numbers.
+    """
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise UserError(f"RANK={rank} and WORLD_SIZE={world} in the environment: expected those of torchrun, or neither.")
+    return int(rank), int(world)
 
 
 def start(device: str = "auto", timeout: float = 10.0) -> Place:

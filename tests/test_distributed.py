@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from mstrack import checkpoint
 from mstrack.assembly import build_model
 from mstrack.config import load_config
-from mstrack.distributed import agree_on_start
+from mstrack.distributed import agree_on_start, torchrun_rank
+from mstrack.errors import UserError
 from mstrack.journal import read_curves
 from mstrack.training import train
 
@@ -188,3 +189,11 @@ def test_a_run_with_loading_processes_that_is_told_to_end_saves_where_it_stands(
     assert "stopped; the same command goes on from" in said, errors[-2000:]
     assert "loading process died" not in errors
     assert 5 <= checkpoint.load_state(folder / "state.safetensors")["step"] < 100 * STEPS
+
+
+@pytest.mark.parametrize(("rank", "world"), [("abc", "1"), ("2", "2"), ("0", "-1"), ("", "")])
+def test_an_environment_that_is_not_torchruns_is_refused(monkeypatch: pytest.MonkeyPatch, rank: str, world: str) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(UserError, match=f"RANK={rank} and WORLD_SIZE={world} in the environment"):
+        torchrun_rank()
