@@ -406,6 +406,13 @@ def test_results_of_another_list_are_named(tmp_path: Path) -> None:
         read_all([tmp_path], read_list("lasher", "test").names, {})
 
 
+def test_what_lies_beside_results_is_no_sequence(tmp_path: Path) -> None:
+    place(tmp_path, {"run.json": "{}", "scores.json": "{}"})  # rgbt234 has a sequence `run`
+    with pytest.raises(UserError, match="holds no results") as caught:
+        read_all([tmp_path], read_list("lasher", "test").names, {})
+    assert "named after" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["../boy.txt", "T/../../boy.txt", "/tmp/boy.txt", "..\\boy.txt", "C:\\boy.txt", "T/b\noy.txt"])
 def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

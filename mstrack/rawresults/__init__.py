@@ -242,7 +242,7 @@ def _tell_apart(found: list[tuple[Path, RawResults]]) -> list[RawResults]:
 def _whose(path: Path) -> str:
     """Which committed list the files of a path are named after, as a sentence; empty where none."""
     try:
-        files = list_files(path)
+        files = [name for name in list_files(path) if PurePosixPath(name).suffix.lower() in SUFFIXES]
     except UserError:
         return ""
     best, of, count = "", "", 0
