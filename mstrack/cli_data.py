@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mstrack.errors import UserError
+from mstrack.errors import DataWarning, UserError, warn
 from mstrack.terminal import Progress, print_table, say, show_progress
 
 if TYPE_CHECKING:
@@ -184,11 +184,18 @@ def _find_sequence(text: str, split: str | None, root: Path | None, data_root: P
         dataset, _, wanted = text.rpartition("/")
     splits = [split] if split is not None else checked_splits(dataset) if dataset == "synthetic" else [ALL]
     names: list[str] = []
-    with collect_warnings(lambda _: None):
-        for part in splits:
-            for sequence in load_sequences(dataset, part, root, modality, data_root=data_root):
-                if not wanted or sequence.name == wanted:
-                    return sequence
-                names.append(sequence.name)
+    found: Sequence | None = None
+    twice: list[DataWarning] = []
+    with collect_warnings(lambda said: twice.append(said) if said.kind == "twice" else None):
+        for sequence in (s for part in splits for s in load_sequences(dataset, part, root, modality, data_root=data_root)):
+            names.append(sequence.name)
+            if sequence.name == (wanted or sequence.name):
+                found = sequence
+                break
+    if found is not None:
+        for said in twice:
+            if said.sequence == found.name:
+                warn(said.sequence, said.kind, f"{said.text} Name another by --split, or as a folder.")
+        return found
     near = get_close_matches(wanted, names, n=5, cutoff=0.3) or names[:5]
     raise UserError(f"{dataset} has no sequence '{wanted}' among the {len(names)} that lie there. Near: {', '.join(near)}.")

@@ -485,6 +485,11 @@ def test_show_writes_a_contact_sheet(lasher: Path, tmp_path: Path) -> None:
     assert (tmp_path / "sheets" / "one.jpg").is_file()
     done = mst("data", "show", f"{tmp_path.name}/mine/test1", "--out", tmp_path / "deep.png", cwd=tmp_path.parent)
     assert done.returncode == 0, done.stderr
+    shutil.copytree(tmp_path / "mine" / "test" / "test1", tmp_path / "mine" / "val" / "test1")
+    done = mst("data", "show", "mine/test1", cwd=tmp_path)
+    assert re.search(
+        r"lies in mine/test/test1\s+and in mine/val/test1; the first is read.\s+Name another by --split", done.stderr
+    )
 
 
 def test_show_needs_one_sound_sequence_alone(tmp_path: Path) -> None:
