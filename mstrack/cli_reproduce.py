@@ -25,7 +25,10 @@ Modality = Literal["event", "depth", "thermal"]
 @reproduce_app.command()
 def reproduce(
     study: Annotated[
-        str | None, typer.Argument(help="table1 ... table7, table11, fig1 ... fig6, or sweep; none: a list.")
+        str | None,
+        typer.Argument(
+            help="table1 ... table7, table11, fig1, fig3, fig5, fig6, does_it_help, combined, course, or sweep; none: a list."
+        ),
     ] = None,
     on: Annotated[
         Literal["synthetic", "real"], typer.Option(help="Data: the embedded benchmark, or the paper's own.")

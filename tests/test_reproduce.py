@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -106,6 +106,14 @@ def test_every_published_row_has_a_row(name: str, number: int) -> None:
     assert printed
     assert {label for label, _ in printed} == {called for called in study.rows.values() if called is not None}
     assert {dataset for _, dataset in printed} == set(study.columns)
+
+
+def test_the_help_names_every_study() -> None:
+    from mstrack.cli_reproduce import reproduce
+
+    said = get_type_hints(reproduce, include_extras=True)["study"].__metadata__[0].help
+    between = {f"table{number}" for number in range(2, 7)}  # table1 ... table7
+    assert set(re.findall(r"\w+\d|\w+_\w+|combined|course", said)) == set(PLAN.studies) - between
 
 
 def test_table_7_has_its_costs() -> None:
