@@ -54,7 +54,7 @@ def resume(config: Config, network: Network, optimizer: TunedAdamW, place: Place
         distributed.wait()
         return 0, -math.inf
     was = load_config(json.loads(state["config"]))
-    changed = [name for name in type(config).model_fields if name != "run" and getattr(was, name) != getattr(config, name)]
+    changed = _list_changes(was.model_dump(mode="json", exclude={"run"}), config.model_dump(mode="json", exclude={"run"}))
     if changed:
         raise UserError(
             f"{config.run.out} holds a run with other settings in: {', '.join(changed)}. Name another folder (run.out=DIR),"
@@ -63,6 +63,19 @@ def resume(config: Config, network: Network, optimizer: TunedAdamW, place: Place
     network.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), float(state["best"])
+
+
+def _list_changes(was: Mapping[str, Any], now: Mapping[str, Any], section: str = "") -> list[str]:
+    """The dotted keys whose values differ, with both values where they are short."""
+    changes = []
+    for key in dict.fromkeys((*was, *now)):
+        before, after = was.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changes += _list_changes(before, after, f"{section}{key}.")
+        elif before != after:
+            values = f" ({before} there, {after} now)"
+            changes.append(f"{section}{key}" + (values if len(values) < 80 else ""))
+    return changes
 
 
 def save_state(config: Config, network: Network, optimizer: TunedAdamW, step: int, best: float, place: Place) -> None:

@@ -300,7 +300,7 @@ def test_a_loss_that_is_not_finite_reaches_neither_weights_nor_files(tmp_path: P
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     train(recipe(tmp_path), interrupted=lambda: True)
-    with pytest.raises(UserError, match="other settings in: train"):
+    with pytest.raises(UserError, match=r"other settings in: train\.lr \([\d.]+ there, 0\.0001 now\)\. Name"):
         train(recipe(tmp_path), ["train.lr=1e-4"])
 
 
