@@ -172,11 +172,12 @@ class TunedAdamW(torch.optim.Optimizer):
 
         A step whose gradients did not pass here lets them pass first, unclipped: no method is ever left out.
         """
-        self._begin_new()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self.tuning.change_gradient(parameter.grad, self.state[parameter])
+        if type(self.tuning).change_gradient is not Tuning.change_gradient:
+            self._begin_new()
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        self.tuning.change_gradient(parameter.grad, self.state[parameter])
         self._changed = True
 
     @property
