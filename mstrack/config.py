@@ -69,6 +69,7 @@ class DataConfig(Section):
     independent_flip: float = Field(
         0.0, ge=0, le=1, description="the same for each crop on its own: 0.5 is a defect of the published trackers"
     )
+    published_flip: bool = Field(False, description="there the box goes to 1 - x - w, as published: a pixel beside its pixels")
     brightness: float = Field(0.2, ge=0, lt=1, description="factor in 1 +- this, one for both modalities of a crop")
     photometric: float = Field(0.0, ge=0, lt=1, description="contrast and brightness in 1 +- this, each modality its own")
     modality_dropout: float = Field(0.0, ge=0, le=1, description="probability that a pair loses one of its modalities")

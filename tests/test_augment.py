@@ -90,6 +90,27 @@ def test_grey_is_opencvs() -> None:
         np.testing.assert_array_equal(grey[..., channel], cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
 
-def test_mirroring_twice_is_nothing() -> None:
-    box = np.array([0.2, 0.3, 0.25, 0.1])
-    np.testing.assert_allclose(augment.mirror_box(augment.mirror_box(box, 64), 64), box)
+@pytest.mark.parametrize(("flips", "centre"), [((True, False), 0.0), ((False, True), 0.5)])
+def test_each_flip_has_its_own_centre_of_a_pixel(flips: tuple[bool, bool], centre: float) -> None:
+    """A box around the centre of pixel i lies around that of the mirrored pixel: at i in the pair's flip, else at i + 0.5."""
+    size, flipped = 16, np.array(flips)
+    for i in range(size):
+        image = np.zeros((1, size), np.uint8)
+        image[0, i] = 1
+        [j] = np.flatnonzero(cv2.flip(image, 1))
+        box = np.array([(i + centre - 2) / size, 0.3, 4 / size, 0.1])
+        moved = augment.mirror_box(box, size, flipped, published=True)
+        np.testing.assert_allclose(moved, [(j + centre - 2) / size, 0.3, 4 / size, 0.1], atol=1e-15)
+        np.testing.assert_allclose(augment.mirror_box(moved, size, flipped, published=True), box)
+
+
+def test_both_published_flips_are_a_pixel_apart_and_ours_are_not() -> None:
+    box, both = np.array([0.2, 0.3, 0.25, 0.1]), np.array([True, True])
+    np.testing.assert_array_equal(augment.mirror_box(box, 64, np.array([False, False]), published=True), box)
+    np.testing.assert_array_equal(augment.mirror_box(box, 64, both), box)
+    moved = augment.mirror_box(box, 64, both, published=True)
+    np.testing.assert_allclose(moved - box, [1 / 64, 0, 0, 0], atol=1e-15)
+    for v in draws(Augmentation(independent_flip=0.5))[:50]:
+        assert v.mirrored[1] == v.flips[0] ^ v.flips[1]
+        one, other = (augment.mirror_box(box, 64, np.array(flips)) for flips in ((True, False), (False, True)))
+        np.testing.assert_array_equal(one, other)

@@ -25,6 +25,8 @@ class Augmentation:
         flip: Probability that both crops are mirrored.
         independent_flip: Probability that a crop is mirrored, drawn for each crop. The defect of all published trackers is
             0.5: in half of the pairs the target of the template looks the other way in the search crop.
+        published_flip: A crop that is mirrored on its own has its box mirrored about the edges of the crop and not about its
+            pixels, as in the published trackers; see `mirror_box`.
         brightness: Each crop is multiplied by U(1 - b, 1 + b), one factor for all modalities.
         photometric: Contrast about mid-grey and brightness in U(1 - p, 1 + p), for each crop and modality.
         modality_dropout: Probability that the pair loses one of its modalities (a fair choice) in both crops.
@@ -33,6 +35,7 @@ class Augmentation:
     grayscale: float = 0.05
     flip: float = 0.5
     independent_flip: float = 0.0
+    published_flip: bool = False
     brightness: float = 0.2
     photometric: float = 0.0
     modality_dropout: float = 0.0
@@ -51,7 +54,9 @@ class Variation(NamedTuple):
 
     grayscale: bool
     mirrored: NDArray[np.bool_]
-    """(2,)"""
+    """(2,) whether the pixels of a crop are in the end."""
+    flips: NDArray[np.bool_]
+    """(2,): whether both crops are mirrored together, and whether the search crop is on its own too."""
     photometry: NDArray[np.float32]
     """(2, M, 2): contrast about mid-grey, then a factor."""
     keep: NDArray[np.float32]
@@ -69,7 +74,8 @@ def draw(rng: np.random.Generator, augmentation: Augmentation, modalities: int) 
     keep = np.ones(modalities, dtype=np.float32)
     if dropped and modalities > 1:
         keep[which] = 0
-    return Variation(grayscale, np.array([both ^ template, both ^ search]), photometry.astype(np.float32), keep)
+    mirrored = np.array([both ^ template, both ^ search])
+    return Variation(grayscale, mirrored, np.array([both, search]), photometry.astype(np.float32), keep)
 
 
 def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -77,7 +83,23 @@ def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), dtype=np.uint8)
 
 
-def mirror_box(box: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """A normalised box (x, y, w, h) in the mirror image of its crop of `size` pixels (pixel i goes to size - 1 - i)."""
+def mirror_box(box: NDArray[np.float64], size: int, flips: NDArray[np.bool_], published: bool = False) -> NDArray[np.float64]:
+    """The box of the search crop after its flips.
+
+    Pixel i goes to size - 1 - i, and the box with it. So does the published flip of a pair (OSTrack, on whole frames). The
+    published flip of one crop (`RandomHorizontalFlip_Norm` of ViPT and SDSTrack) takes x to 1 - x, as if the centre of pixel i
+    were at i + 0.5: the box is one pixel further to the right than its pixels, also after both flips.
+
+    Args:
+        box: x, y, w, h as fractions of the crop.
+        size: Pixels of the crop's side.
+        flips: (2,) of the pair, of the crop on its own; see `Variation`.
+        published: Whether the second goes by the published formula.
+    """
     x, y, w, h = box
-    return np.array([(size - 1) / size - x - w, y, w, h])
+    pair, own = flips
+    if pair ^ (own and not published):
+        x = (size - 1) / size - x - w
+    if own and published:
+        x = 1 - x - w
+    return np.array([x, y, w, h])

@@ -138,7 +138,7 @@ class PairDataset(Dataset[Batch]):
                     return "a crop is all padding (data.reject_padding)"
         crops, keep = zip(*(_finish(cutout, variation, side) for side, cutout in enumerate(found)), strict=True)
         box = to_crop(sequence.boxes[frames[1]], cuts[1].around, found[1].scale, p.search_size)
-        box = augment.mirror_box(box, p.search_size) if variation.mirrored[1] else box
+        box = augment.mirror_box(box, p.search_size, variation.flips, self.augmentation.published_flip)
         return *crops, box.astype(np.float32), variation.photometry, np.stack(keep), sequence.name
 
     def _warn(self, sequence: Sequence, reason: str) -> None:
