@@ -6,6 +6,7 @@ processes ever hold the same one (a machine that was silent for long, a folder w
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -24,6 +25,8 @@ except ImportError:  # not on this system: nobody is kept out
     fcntl = None  # type: ignore[assignment]
 
 FOLDER = ".claims"
+LONGEST = 200
+"""Characters of a name in a file's name; of longer ones it holds the hash."""
 BEAT = 15.0
 """Seconds between two signs of life of a process that holds claims."""
 LOST = 120.0
@@ -131,7 +134,10 @@ class Claims:
             self._path(name, number).unlink(missing_ok=True)
 
     def _path(self, name: str, number: int) -> Path:
-        return self.folder / f"{quote(name, safe='')}.{number}"
+        spelled = quote(name, safe="", errors="surrogateescape")
+        if len(spelled) > LONGEST:
+            spelled = hashlib.sha256(spelled.encode()).hexdigest()
+        return self.folder / f"{spelled}.{number}"
 
     def _last(self, name: str) -> int:
         """The number of the newest claim, 0 where there is none."""

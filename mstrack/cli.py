@@ -1,5 +1,6 @@
 """The `mst` commands. Each imports its job when it is called, so that `mst --help` is immediate."""
 
+import io
 import os
 import shlex
 import signal
@@ -51,6 +52,12 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 
 def main() -> None:
     """Run the command line: 0 done, 1 the run failed, 2 bad input (one message, no traceback unless `--debug`)."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started us
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without our signs gets question marks
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     show_data_warnings(quiet=os.environ.get("RANK", "0") != "0")  # of torchrun's processes the first one speaks

@@ -26,7 +26,7 @@ from mstrack.models.network import Network
 from mstrack.provenance import trained_encoding, trained_modality, trained_recipe, warn_of_modality
 from mstrack.rawresults import RawResults
 from mstrack.report import Method, Report, table_rows, write_report
-from mstrack.results import Track, read_object, read_track, write_json
+from mstrack.results import Track, check_names, read_object, read_track, write_json
 from mstrack.scoring import describe, score_results, stamp
 
 UNSAID = {"precision": "fp32"}
@@ -127,6 +127,7 @@ def evaluate(
         if encoding is None and found in ("rgb", trained_modality(network)):
             encoding = trained_encoding(network)
             sequences = [replace(s, encoding=encoding) if s.modality == found != "rgb" else s for s in sequences]
+    check_names([sequence.name for sequence in sequences])
     used = describe_list(on, split, sequences)
     if strict and "of" in used:
         raise UserError(f"{used['name']}: {used['sequences']} of {used['of']} sequences can be read, and all are asked for.")

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +61,26 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all; see `replacing`."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+BESIDE = ("confidence", "missing")
+"""What files beside the boxes hold, and their names end in."""
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse sequences whose files would be those of others.
+
+    Raises:
+        UserError: One is called as another one with what is kept beside its boxes.
+    """
+    known = set(names)
+    for name in sorted(known):
+        for ending in BESIDE:
+            if f"{name}_{ending}" in known:
+                raise UserError(
+                    f"there are sequences '{name}' and '{name}_{ending}', and the latter's boxes would go where the former's"
+                    f" {ending} values go: {name}_{ending}.txt. Rename one of them."
+                )
 
 
 def write_track(folder: Path, sequence: str, track: Track) -> None:

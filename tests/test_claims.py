@@ -101,6 +101,13 @@ def test_one_process_is_alone_in_a_folder_until_it_dies_whatever_it_has_started(
         os.killpg(holder.pid, signal.SIGKILL)
 
 
+def test_names_of_any_length_and_writing_are_claimed(tmp_path: Path) -> None:
+    names = ["目" * 70, "目" * 71, "a" * 250, "\udcff"]
+    with Claims(tmp_path) as mine:
+        assert [mine.take(name) for name in names] == [True] * 4
+        assert [Claims(tmp_path).is_free(name) for name in names] == [False] * 4
+
+
 def test_what_is_held_ends_with_the_context_and_nothing_is_left(tmp_path: Path) -> None:
     claim_of_the_dead(tmp_path, "a")
     with Claims(tmp_path) as mine:

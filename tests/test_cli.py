@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -46,6 +48,14 @@ def test_help_names_every_command() -> None:
     assert done.returncode == 0
     for name in ("quickstart", "train", "track", "eval", "list", "config", "info", "convert"):
         assert name in done.stdout
+
+
+def test_output_that_goes_nowhere_or_knows_no_signs() -> None:
+    command = f"{sys.executable} -m mstrack list tunings"
+    assert subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True).stderr == ""
+    for names in ({"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}):
+        done = subprocess.run([*command.split(" "), "--help"], capture_output=True, env=os.environ | names)
+        assert done.returncode == 0 and b"Usage" in done.stdout
 
 
 def test_version() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mstrack.errors import UserError
-from mstrack.results import Track, read_json, read_object, read_track, write_text, write_track
+from mstrack.results import Track, check_names, read_json, read_object, read_track, write_text, write_track
 
 
 def test_a_track_survives_a_round_trip(tmp_path: Path) -> None:
@@ -81,3 +81,10 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     assert "cannot be written" in done.stderr
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["log.txt"]
+
+
+def test_names_that_would_share_a_file_are_refused() -> None:
+    check_names(["a", "a_confident", "b_missing", "confidence"])
+    for names in (["a_confidence", "a"], ["b", "c", "b_missing"]):
+        with pytest.raises(UserError, match="Rename one of them"):
+            check_names(names)

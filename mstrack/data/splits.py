@@ -39,7 +39,7 @@ class NameList:
 
 def hash_names(names: Iterable[str]) -> str:
     """The hash of `NameList.hash`."""
-    return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(f"{name}\n" for name in names).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def describe_list(dataset: str, split: str, sequences: List[Sequence]) -> dict[str, Any]:
