@@ -294,7 +294,7 @@ def test_lists_and_descriptions_in_another_encoding_are_named(tmp_path: Path) ->
     for name, read in (
         ("list.txt", rgbd._listed),
         ("sequence", rgbd._read_channels),
-        ("data.yaml", own._read_description),
+        ("data.yaml", own.read_description),
         ("training_set.txt", lambda folder: rgb._lines(folder / "training_set.txt")),
     ):
         spoil(tmp_path / name, "latin-1")

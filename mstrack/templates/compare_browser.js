@@ -34,7 +34,6 @@ function extentOf(film, points) {
 function drawStage() {
   const s = chosenSequence();
   const film = films[s.index];
-  find("truth").hidden = !film;
   if (!film) {
     find("stage").replaceChildren(
       make(
@@ -79,7 +78,14 @@ function drawStage() {
   const panels = film.panels
     ? film.panels.map((addresses, i) => panel(film.labels[i], addresses[position] ?? ""))
     : [panel("boxes, without frames", null)];
-  find("stage").replaceChildren(...panels);
+  const truth = draw(
+    "svg",
+    { class: "dot truth", viewBox: "0 0 22 14", "aria-hidden": "true" },
+    draw("rect", { width: 22, height: 14, rx: 2 }),
+    draw("rect", { x: 3.5, y: 2.5, width: 15, height: 9 }),
+  );
+  const legend = make("p", { class: "fine" }, truth, "Dashed, white: the ground truth. Each tracker has its colour and dash.");
+  find("stage").replaceChildren(...panels, legend);
 }
 
 const time = { left: 40, right: 892, width: 900, top: 8, bottom: 150 };
