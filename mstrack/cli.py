@@ -12,13 +12,13 @@ from typing import Annotated, Literal
 import typer
 
 from mstrack import __version__
+from mstrack.cli_catalogue import Overrides, catalogue_app
 from mstrack.cli_data import DataRoot, Root, data_app
 from mstrack.cli_reproduce import reproduce_app
 from mstrack.cli_results import Modality, Protocol, results_app
 from mstrack.cli_speed import Backend, Model, Precision, open_checkpoint, speed_app
 from mstrack.cli_vot import vot_app
 from mstrack.errors import UserError
-from mstrack.registry import TABLES, summarise, unknown
 from mstrack.terminal import print_table, say, say_error, show_data_warnings, show_progress
 
 app = typer.Typer(
@@ -28,10 +28,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
-app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(vot_app, name="vot")
+app.add_typer(catalogue_app)
 app.add_typer(results_app)
 app.add_typer(speed_app)
 app.add_typer(reproduce_app)
@@ -47,7 +46,6 @@ Missing = Annotated[
 FOR_CHECKPOINT = "A .safetensors file, or the name of a shipped weight (mst-tiny-thermal)."
 Checkpoint = Annotated[str, typer.Argument(help=FOR_CHECKPOINT)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as train.lr=3e-4.")]
 
 
 def main() -> None:
@@ -296,62 +294,6 @@ def evaluate(
         alone = "" if result.network_fps is None else f", {result.network_fps:.1f} network only"
         say(f"frames per second: {result.fps:.1f} from file to box{alone}")
     say(f"results: {result.folder}   report: {report}")
-
-
-@app.command(name="list")
-def list_names(kind: Annotated[str, typer.Argument(help="models, datasets, tunings, metrics, recipes or weights.")]) -> None:
-    """What there is, and what it is: models, datasets, tunings, metrics, recipes, weights."""
-    from mstrack.config import recipe_names, summarise_recipe
-
-    if kind == "recipes":
-        said = {name: summarise_recipe(name) for name in recipe_names()}
-    elif kind == "weights":
-        said = {f.stem: summarise_recipe(f.stem) for f in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
-    elif kind in TABLES:
-        said = {name: summarise(kind, name) for name in sorted(TABLES[kind])}
-    else:
-        raise UserError(unknown("list", kind, [*TABLES, "recipes", "weights"]))
-    width = max(map(len, said))
-    for name, words in said.items():
-        typer.echo(f"{name:<{width}}  {words}")
-
-
-@config_app.command()
-def show(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")], overrides: Overrides = None
-) -> None:
-    """Print the whole configuration that a recipe and overrides make, defaults included."""
-    from mstrack.config import dump_config, load_config
-
-    typer.echo(dump_config(load_config(recipe, overrides or ())), nl=False)
-
-
-@app.command()
-def info(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, a shipped weight, or the name of a model.")],
-    model: Model = None,
-) -> None:
-    """Parameters, GFLOPs and provenance of a checkpoint or model."""
-    from mstrack.description import describe
-
-    for line in describe(open_checkpoint(checkpoint, model)):
-        typer.echo(line)
-
-
-@app.command()
-def convert(
-    source: Annotated[Path, typer.Argument(help="A published .pth.tar or .pth file.")],
-    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    model: Annotated[str | None, typer.Option(help="Which model it is for; default: recognised by its keys.")] = None,
-) -> None:
-    """Turn a published checkpoint into a self-describing .safetensors file."""
-    from mstrack.checkpoint import convert as run
-
-    network = run(source, target, model)
-    arguments = ", ".join(f"{key}={value!r}" for key, value in network.arguments.items())
-    say(f"checkpoint: {target}, {network.name}({arguments})")
-    if "sha256" in network.provenance:
-        say(f"made from:  {source.name}, sha256 {network.provenance['sha256']}")
 
 
 def _print_scores(title: str, headers: list[str], rows: list[list[str]]) -> None:

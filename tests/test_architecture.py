@@ -52,7 +52,7 @@ LAYERS = {
         "scoring",
     ),
     4: ("quickstart", "terminal", "compare", "vot", "reproduce"),
-    5: ("cli", "cli_data", "cli_results", "cli_vot", "cli_reproduce", "cli_speed"),
+    5: ("cli", "cli_catalogue", "cli_data", "cli_results", "cli_vot", "cli_reproduce", "cli_speed"),
     6: ("__main__",),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
@@ -84,6 +84,8 @@ SIDEWAYS = {
     ("evaluation", "following"),
     ("evaluation", "report"),
     ("evaluation", "scoring"),
+    ("cli", "cli_catalogue"),
+    ("cli_catalogue", "cli_speed"),
     ("cli", "cli_data"),
     ("cli", "cli_results"),
     ("cli", "cli_vot"),
@@ -103,6 +105,7 @@ TORCH_FREE = (
     "config",
     "terminal",
     "cli",
+    "cli_catalogue",
     "cli_data",
     "cli_results",
     "cli_vot",
