@@ -4,6 +4,7 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -56,7 +57,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read a safetensors file.
+    """Read a safetensors file; where another process replaces it meanwhile, all that is read is of the older one.
 
     Returns:
         The metadata, and the tensors on the CPU, in memory of their own.
@@ -65,9 +66,15 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         UserError: Not such a file, or only a part of one.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with path.open("rb") as held, safe_open(_name_open(held, path), framework="pt") as file:
             return dict(file.metadata() or {}), {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(f"{path} is no safetensors file, or only a part of one: {error}.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _name_open(file: BinaryIO, path: Path) -> Path:
+    """A name by which an open file can be opened again, as safetensors and torch each do, whatever lies at its path by then."""
+    name = Path(f"/proc/self/fd/{file.fileno()}")
+    return name if name.exists() else path
