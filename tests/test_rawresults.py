@@ -145,10 +145,10 @@ def test_archives_in_a_folder_are_trackers_and_annotations_are_not(tmp_path: Pat
     assert [results.name for results in found] == ["A", "B"]
     assert found[0].notes == ["truth.zip holds no results of the list and is left out"]
     same = [tmp_path / "A", tmp_path / "zips" / "A.zip"]
-    assert [r.name for r in read_all(same, NAMES, TRUTHS)] == ["A (A)", "A (A.zip)"]
+    assert [r.name for r in read_all(same, NAMES, TRUTHS)] == ["A", "A (A.zip)"]
     shutil.copytree(tmp_path / "A" / "A", tmp_path / "other" / "A")
     same = [tmp_path / "A", tmp_path / "other" / "A"]
-    assert [r.name for r in read_all(same, NAMES, TRUTHS)] == [f"A ({path})" for path in same]
+    assert [r.name for r in read_all(same, NAMES, TRUTHS)] == [f"{tmp_path.name}/A", "other/A"]
     with pytest.raises(UserError, match="named twice"):
         read_all([same[0], same[0]], NAMES, TRUTHS)
 

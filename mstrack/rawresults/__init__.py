@@ -226,13 +226,18 @@ def _nothing(path: Path, own: Collection[str], others: list[str], unread: list[s
 
 
 def _tell_apart(found: list[tuple[Path, RawResults]]) -> list[RawResults]:
-    """Results with names of their own: those that share one get that of their path too."""
+    """Results with names of their own: those that share one get the end of their path, as much as tells them apart."""
     counts = Counter(results.name for _, results in found)
-    short = len({path.resolve().name for path, _ in found}) == len({path.resolve() for path, _ in found})
-    named = [
-        results if counts[results.name] == 1 else replace(results, name=f"{results.name} ({path.name if short else path})")
-        for path, results in found
-    ]
+    paths = {path.resolve() for path, results in found if counts[results.name] > 1}
+    most = max((len(path.parts) for path in paths), default=0)
+    length = next((n for n in range(1, most) if len({path.parts[-n:] for path in paths}) == len(paths)), most)
+
+    def rename(path: Path, results: RawResults) -> RawResults:
+        whole = path.resolve()
+        end = "/".join(whole.parts[-length:])
+        return replace(results, name=end if results.name == whole.name else f"{results.name} ({end})")
+
+    named = [results if counts[results.name] == 1 else rename(path, results) for path, results in found]
     twice = [name for name, count in Counter(results.name for results in named).items() if count > 1]
     if twice:
         raise UserError(f"{twice[0]} is named twice. Name every folder or archive once.")
