@@ -108,15 +108,19 @@ def compare_methods(
     return rows
 
 
-def compare_groups(sr: NDArray[np.float64], groups: Mapping[str, NDArray[np.bool_]]) -> list[Group]:
-    """Mean SR of M methods over groups of S sequences.
+def compare_groups(sr: Sequence[Values], groups: Mapping[str, NDArray[np.bool_]]) -> list[Group]:
+    """Mean SR of methods over groups of S sequences.
 
     Args:
-        sr: (M, S) in percent; sequences with NaN are left out.
-        groups: (S,) membership by name; a group without a sequence is left out.
+        sr: Of each method, (R, S) in percent for R runs; NaN where no frame counts, or where the protocol leaves a sequence
+            that is 0 throughout out of the mean. A group of which that leaves nothing is 0.
+        groups: (S,) membership by name; a group without a scored sequence is left out.
     """
-    kept = {name: member & np.isfinite(sr).all(axis=0) for name, member in groups.items()}
-    means = {name: sr[:, member].mean(axis=1) for name, member in kept.items() if member.any()}
+    scored = np.isfinite(np.concatenate(sr)).any(axis=0)
+    kept = {name: member & scored for name, member in groups.items()}
+    means = {
+        name: np.array([_mean_of_runs(values[:, member]) for values in sr]) for name, member in kept.items() if member.any()
+    }
     if not means:
         return []
     low, high = np.min(list(means.values())), np.max(list(means.values()))
@@ -124,6 +128,11 @@ def compare_groups(sr: NDArray[np.float64], groups: Mapping[str, NDArray[np.bool
     return [
         Group(name, int(kept[name].sum()), mean.tolist(), (100 * (mean - low) / span).tolist()) for name, mean in means.items()
     ]
+
+
+def _mean_of_runs(values: Values) -> float:
+    finite = np.isfinite(values)
+    return float((np.where(finite, values, 0).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)).mean())
 
 
 def find_intervals(values: Values) -> Values:

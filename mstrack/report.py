@@ -22,7 +22,7 @@ from mstrack.comparison import (
     measure_runs,
 )
 from mstrack.data.sequence import Sequence
-from mstrack.metrics.ope import MEASURES, OVERLAPS, PIXELS, SequenceScore, summarise
+from mstrack.metrics.ope import MEASURES, OVERLAPS, PIXELS, SequenceScore, per_sequence, summarise
 from mstrack.metrics.protocols import find_protocol
 from mstrack.metrics.uncertainty import FEWEST
 from mstrack.pictures import HeatMaps, Moment, choose_sequences, draw_heat_maps, draw_strip
@@ -198,7 +198,7 @@ def _collect(report: Report) -> dict[str, Any]:
         "protocol": find_protocol(report.protocol),
         "runs": (min(runs), max(runs)),
         "curves": draw_scores(report),
-        "attributes": group_scores(report, sr),
+        "attributes": group_scores(report),
         "sequences": _list_sequences(report, sr),
         "strips": _draw_strips(report, sr),
         "training": draw_training(report),
@@ -247,11 +247,12 @@ def draw_training(report: Report) -> list[Figure]:
     return figures
 
 
-def group_scores(report: Report, sr: NDArray[np.float64]) -> list[Group]:
-    """Mean of (M, S) scores over all sequences, then by attribute; nothing where no sequence has any."""
+def group_scores(report: Report) -> list[Group]:
+    """Mean SR over all sequences, as in the table, then by attribute; nothing where no sequence has any."""
+    sr = [np.stack([per_sequence(run)["SR"] for run in method.runs]) for method in report.methods]
     names = sorted({name for sequence in report.sequences for name in sequence.attributes})
     groups = {_words(name): np.array([name in s.attributes for s in report.sequences]) for name in names}
-    return compare_groups(sr, {"all sequences": np.ones(sr.shape[1], bool), **groups}) if names else []
+    return compare_groups(sr, {"all sequences": np.ones(len(report.sequences), bool), **groups}) if names else []
 
 
 class Listed(NamedTuple):

@@ -16,7 +16,16 @@ from mstrack.errors import UserError
 from mstrack.metrics.ope import MEASURES, score, summarise
 from mstrack.metrics.uncertainty import Difference, paired_difference
 from mstrack.pictures import choose_sequences, draw_heat_maps, draw_strip
-from mstrack.report import Method, Report, SensitivityPicture, build_table, summarise_findings, table_rows, write_report
+from mstrack.report import (
+    Method,
+    Report,
+    SensitivityPicture,
+    build_table,
+    group_scores,
+    summarise_findings,
+    table_rows,
+    write_report,
+)
 
 TEMPLATES = Path(__file__).parents[1] / "mstrack" / "templates"
 HOSTILE = "<script>window.hacked = 1</script>"
@@ -159,12 +168,25 @@ def test_verdict_follows_the_interval(difference, verdict, text):
 
 
 def test_groups_average_their_own_sequences():
-    sr = np.array([[10, 20, 30, np.nan], [50, 40, 30, 90.0]])
-    groups = compare_groups(
-        sr, {"a": np.array([1, 1, 0, 1], bool), "none": np.zeros(4, bool), "b": np.array([0, 0, 1, 0], bool)}
-    )
-    assert [(g.name, g.sequences, g.means) for g in groups] == [("a", 2, [15, 45]), ("b", 1, [30, 30])]
-    assert [g.positions for g in groups] == [[0, 100], [50, 50]]
+    sr = [np.array([[10, 20, 30, np.nan], [30, 40, 30, np.nan]]), np.array([[50, np.nan, 30, np.nan]])]
+    members = {"a": [0, 1, 3], "none": [], "b": [1], "unscored": [3]}
+    groups = compare_groups(sr, {name: np.isin(np.arange(4), where) for name, where in members.items()})
+    assert [(g.name, g.sequences, g.means) for g in groups] == [("a", 2, [25, 50]), ("b", 1, [30, 0])]
+    assert [g.positions for g in groups] == [[50, 100], [60, 0]]
+
+
+def test_mean_of_all_sequences_by_attribute_is_that_of_the_table(tmp_path):
+    sequences = make_sequences(tmp_path, 6, 14)
+    boxes = {s.name: s.boxes + (1000 if i == 0 else 2 * i) * np.array([1, 0, 0, 0.0]) for i, s in enumerate(sequences)}
+    present = [np.arange(len(s)) > (0 if i == 0 else -1) for i, s in enumerate(sequences)]  # or the first box is a hit
+    scores = [
+        score(boxes[s.name], None, s.boxes, s.valid, "matlab", present=there)
+        for s, there in zip(sequences, present, strict=True)
+    ]
+    report = Report("t", "", [Method("m", "M", scores)], sequences, protocol="matlab")
+    groups = {group.name: group.means[0] for group in group_scores(report)}
+    assert groups["all sequences"] == pytest.approx(build_table(report)[0].cells["SR"].mean)
+    assert groups["all sequences"] > 1.1 * np.mean([s.success.mean() * 100 for s in scores])
 
 
 def test_page_is_self_contained_and_escapes_names(page, report):

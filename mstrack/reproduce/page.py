@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from mstrack import __version__
@@ -141,8 +140,7 @@ def _describe(agenda: Agenda, table: Table, ground: Ground, folder: Path, vector
         if "plots" in wanted:
             drawings += [Drawing(figure, methods) for figure in draw_scores(report)]
         if "attributes" in wanted:
-            sr = np.array([table_line.measured[ground.name].runs["SR"].mean(axis=0) for table_line in measured])
-            groups = group_scores(report, sr)
+            groups = group_scores(report)
         vectors += write_vectors(folder / ground.name, table, scored)
     if agenda.study.curves:
         drawings += draw_courses(agenda, table, ground)
