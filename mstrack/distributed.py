@@ -53,7 +53,7 @@ def start(device: str = "auto", timeout: float = 10.0) -> Place:
             and torchrun ends the others or starts all anew.
 
     Raises:
-        UserError: No such device.
+        UserError: No such device; or the environment does not say where the others are.
         RuntimeError: The group has another size than torchrun said: never train as several lonely processes.
     """
     rank, world = torchrun_rank()
@@ -61,6 +61,12 @@ def start(device: str = "auto", timeout: float = 10.0) -> Place:
     if world > 1 and not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         patience = datetime.timedelta(minutes=timeout)
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+        if missing:
+            raise UserError(
+                f"WORLD_SIZE={world} in the environment, but no {' and no '.join(missing)}: start the command by torchrun, which"
+                " sets all of them, or unset WORLD_SIZE and RANK for one process."
+            )
         store, _, _ = next(dist.rendezvous("env://", timeout=patience))
         own = dist.PrefixStore(agree_on_start(store, rank, world, patience), store)
         dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=patience)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from mstrack import checkpoint
 from mstrack.assembly import build_model
 from mstrack.config import load_config
-from mstrack.distributed import agree_on_start, torchrun_rank
+from mstrack.distributed import agree_on_start, start, torchrun_rank
 from mstrack.errors import UserError
 from mstrack.journal import read_curves
 from mstrack.training import train
@@ -197,3 +197,12 @@ def test_an_environment_that_is_not_torchruns_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(UserError, match=f"RANK={rank} and WORLD_SIZE={world} in the environment"):
         torchrun_rank()
+
+
+def test_an_environment_without_a_meeting_point_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with pytest.raises(UserError, match="WORLD_SIZE=2 in the environment, but no MASTER_ADDR: start the command by torchrun"):
+        start("cpu")
