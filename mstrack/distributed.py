@@ -64,8 +64,8 @@ def start(device: str = "auto", timeout: float = 10.0) -> Place:
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
         if missing:
             raise UserError(
-                f"WORLD_SIZE={world} in the environment, but no {' and no '.join(missing)}: start the command by torchrun, which"
-                " sets all of them, or unset WORLD_SIZE and RANK for one process."
+                f"WORLD_SIZE={world} in the environment, but no {' and no '.join(missing)}: start the command by torchrun,"
+                " which sets all of them, or unset WORLD_SIZE and RANK for one process."
             )
         store, _, _ = next(dist.rendezvous("env://", timeout=patience))
         own = dist.PrefixStore(agree_on_start(store, rank, world, patience), store)

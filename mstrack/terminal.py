@@ -67,7 +67,12 @@ def show_progress(quiet: bool = False) -> Iterator[Callable[..., Progress]]:
 
             return advance
 
-        yield begin
+        try:
+            yield begin
+        except BaseException:
+            for task in bars.tasks:
+                bars.update(task.id, visible=task.fields["first"] is not None)  # nothing of a bar that never began
+            raise
 
 
 def _clock(seconds: float) -> str:

@@ -25,6 +25,7 @@ from mstrack.results import read_track
 def assert_refused(done: subprocess.CompletedProcess[str], *fragments: str) -> None:
     assert done.returncode == 2, (done.returncode, done.stderr)
     assert "Traceback" not in done.stderr
+    assert "0/?" not in done.stderr, "a bar of work that never began"
     for fragment in fragments:
         assert fragment in done.stderr, done.stderr
 
