@@ -24,3 +24,19 @@ def describe_processor(*fields: str) -> str:
         lines = []
     said = (line.partition(":")[2].strip() for line in lines if line.startswith(fields or ("model name",)))
     return next(said, platform.processor() or platform.machine())
+
+
+def installed_memory() -> int | None:
+    """Bytes of memory that this machine, or the container this process runs in, has; None where no one says."""
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            said = Path(limit).read_text().strip()
+        except OSError:
+            continue
+        if said.isdecimal():
+            found = min(found, int(said))
+    return found

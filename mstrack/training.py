@@ -29,6 +29,7 @@ from mstrack.config import Config, load_config
 from mstrack.data.sampling import Batch, batches_of, load_keys
 from mstrack.distributed import Place
 from mstrack.errors import UserError
+from mstrack.footprint import refuse_what_does_not_fit
 from mstrack.joining import average_gradients, join_processes, share_statistics
 from mstrack.journal import Journal, Watch
 from mstrack.recorded import RecordedPass
@@ -113,6 +114,8 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         with optimizer.evaluation_weights(choice):
             save_model(made, network, config, lists, step, reached, choice, place)
     prepare_blocks(network, config)
+    with _uncompiled(config):
+        refuse_what_does_not_fit(network, config, share)
     recorded = record_passes(model, config, place)
     journal = ending.enter_context(closing(Journal(out, step, config.run.tensorboard, place.first)))
     watch = Watch(place.device)
