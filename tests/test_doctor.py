@@ -159,6 +159,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], bool, dict[str, str]]] = {
         {"gap": "warning", "pairs": "warning"},
     ),
     "outside": (lambda root: rewrite(root, lambda rows: [*rows[:2], "64,10,5,5", *rows[3:]]), False, {"outside": "warning"}),
+    "corners for sizes": (lambda root: rewrite(root, lambda rows: ["40,30,52,44"] * len(rows)), False, {"corners": "warning"}),
     "one box more": (lambda root: rewrite(root, lambda rows: [*rows, "1,2,3,4"]), False, {"length": "warning"}),
     "no box": (lambda root: rewrite(root, lambda rows: [*rows[:2], "1,2,3", *rows[3:]]), False, {"reader": "error"}),
 }

@@ -104,9 +104,16 @@ def _report(
     for text, what in {text: what for what, text in gaps.items()}.items():
         if text:
             findings.append(Finding("warning", "gap", name, f"numbers of {what} frames: {text}"))
-    partly, outside = _count_beyond(sequence.boxes[sequence.valid], sizes[0]) if len(sizes) == 1 else (0, 0)
+    boxes = sequence.boxes[sequence.valid]
+    partly, outside = _count_beyond(boxes, sizes[0]) if len(sizes) == 1 else (0, 0)
+    if partly and _look_like_corners(boxes, sizes[0]):
+        text = (
+            f"{partly} of {len(boxes)} boxes reach out of the image ({_words(sizes)}), and none would as corners x1,y1,x2,y2:"
+            " if that is what they are, write x1,y1,x2-x1,y2-y1"
+        )
+        findings.append(Finding("warning", "corners", name, text, partly))
     if outside:
-        text = f"{outside} of {int(sequence.valid.sum())} boxes lie outside of the image ({_words(sizes)})"
+        text = f"{outside} of {len(boxes)} boxes lie outside of the image ({_words(sizes)})"
         findings.append(Finding("warning", "outside", name, text, outside))
     facts = SequenceFacts(
         name=name,
@@ -181,6 +188,13 @@ def _count_beyond(boxes: NDArray[np.float64], size: Size) -> tuple[int, int]:
     outside = (right <= 0) | (bottom <= 0) | (left >= width) | (top >= height)
     reaching = (left < 0) | (top < 0) | (right > width) | (bottom > height)
     return int((reaching & ~outside).sum()), int(outside.sum())
+
+
+def _look_like_corners(boxes: NDArray[np.float64], size: Size) -> bool:
+    """Whether most boxes reach out of an image, and none does if the four values are two corners."""
+    reaching = (boxes[:, :2] + boxes[:, 2:] > size).any(axis=1)
+    ordered = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= size)
+    return bool(ordered.all() and reaching.mean() > 0.5)
 
 
 def _distinct(looks: list[Look]) -> tuple[Size, ...]:
