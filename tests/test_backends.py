@@ -3,8 +3,10 @@
 import copy
 import pickle
 import warnings
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from mstrack import create_model
 from mstrack.backends import BACKENDS, Geometry, choose, open_backend
+from mstrack.backends.compiled import compile_network
 from mstrack.backends.graphs import Graphs
 from mstrack.backends.onednn import is_supported
 from mstrack.backends.precision import halve, protect
@@ -23,6 +26,7 @@ from mstrack.errors import UserError
 from mstrack.following import NetworkFollower
 from mstrack.inputs import Pair, cut_on_device, cut_on_host
 from mstrack.lockstep import follow
+from mstrack.models.blocks import Block, transform_tokens
 from mstrack.models.branches import branching, side_by_side
 from mstrack.models.network import Network
 from mstrack.plain import PlainTracker, plain_network
@@ -166,13 +170,36 @@ def test_a_network_travels_to_a_worker_as_bytes() -> None:
 @pytest.mark.parametrize("name", ["mst-tiny", "ostrack-tiny"])
 @torch.inference_mode()
 def test_a_network_is_one_graph_without_waiting(name: str) -> None:
-    """What `compiled` and CUDA graphs need; the compiler itself is left out, it takes minutes on a CPU."""
+    """What CUDA graphs need, and `compiled` where a network has no plain blocks; without the compiler, which takes minutes."""
     network = lively(
         name, **({"elimination": True} if name.startswith("ostrack") else {"depth": 1, "cross_layers": (0,)})
     ).eval()
     inputs = crops(network)
     traced = torch.compile(network, fullgraph=True, dynamic=False, backend="eager")
     assert largest_difference(traced(*inputs), network(*inputs)) == 0
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.inference_mode()
+def test_one_compiled_form_serves_all_blocks_of_a_copy(name: str) -> None:
+    network = lively(name, **({"elimination": False} if hasattr(lively(name), "eliminating") else {})).eval()
+    graphs: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    run = compile_network(network, count)
+    assert not graphs
+    for batch in (2, 1, 2):
+        inputs = crops(network, batch)
+        assert largest_difference(run(*inputs), network(*inputs)) == 0
+    forms = 3 if name == "mst-tiny" else 1  # tokens of a stream, of both, of a stream as a half of both
+    assert len(graphs) == 2 * forms, "for each batch size"
+    assert all(block.compute is transform_tokens for block in network.modules() if isinstance(block, Block))
+    for parameter in network.parameters():
+        parameter.mul_(0.5)
+    assert largest_difference(run(*inputs), network(*inputs)) == 0, "the same weights"
 
 
 def test_what_cannot_be_compiled_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

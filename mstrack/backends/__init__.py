@@ -1,8 +1,8 @@
 """How a network is run: something called as a network is, `(template, search) -> Prediction`, chosen by name.
 
 `eager`: the module as it is. `onednn`, on a CPU: weights in the layout of oneDNN, batch norms folded into convolutions.
-`graph`, on a GPU: the whole forward pass as one CUDA graph for each batch size. `compiled`: `torch.compile`, and on a GPU a
-graph of that. `onnx`: ONNX Runtime. `auto`: the fastest here that needs nothing installed and no time to start.
+`graph`, on a GPU: the whole forward pass as one CUDA graph for each batch size. `compiled`: its blocks by `torch.compile`, and
+on a GPU a graph of that. `onnx`: ONNX Runtime. `auto`: the fastest here that needs nothing installed and no time to start.
 """
 
 import tempfile
@@ -80,7 +80,7 @@ def open_backend(
 
     Args:
         network: A network of `mstrack.models`, which is moved to the device and put into eval mode. `eager`, `graph` and
-            `compiled` in fp32 run this very module, which must stay where it is; the others run a copy. Or what
+            `compiled` in fp32 run with its very weights, which must stay where they are; the others with copies. Or what
             `checkpoint.load` takes. Or an .onnx file that `mst export` wrote, where `name` is `onnx` or `auto`.
         name: Of `BACKENDS`, or `auto`.
         device: Where it runs; None: where it is.
@@ -113,30 +113,13 @@ def open_backend(
     elif precision == "bf16":
         model = halve(model, place)
     if name == "compiled":
-        model = _compile(model)
+        from mstrack.backends.compiled import compile_network
+
+        model = compile_network(model)
     run: Callable[[Tensor, Tensor], Prediction] = in_halves(model, place) if precision == "bf16" else model
     if name in ("graph", "compiled"):
         run = Graphs(run)
     return Backend(name, precision, place, geometry, run, provenance)
-
-
-def _compile(network: nn.Module) -> Callable[[Tensor, Tensor], Prediction]:
-    """A network compiled anew for each batch size."""
-    import torch._dynamo
-
-    limits = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, 128)  # networks, precisions and batch sizes share one code object
-    compiled = torch.compile(network, fullgraph=True, dynamic=False)
-
-    def run(template: Tensor, search: Tensor) -> Prediction:
-        try:
-            found: Prediction = compiled(template, search)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise UserError(f"backend 'compiled': torch.compile cannot do it here: {said} Use graph or eager.") from error
-        return found
-
-    return run
 
 
 def choose(network: Any, device: torch.device, precision: str = "fp32") -> str:
