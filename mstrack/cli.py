@@ -255,7 +255,7 @@ def evaluate(
     """Track every sequence of a dataset, score, and write a report."""
     from mstrack.config import parse_pairs
     from mstrack.evaluation import evaluate as run
-    from mstrack.evaluation import write_single_report
+    from mstrack.evaluation import say_long_term, write_single_report
     from mstrack.foreign import choose_tracker
 
     chosen, name = choose_tracker(checkpoint, tracker, parse_pairs(tracker_argument or ()), timeout)
@@ -290,6 +290,8 @@ def evaluate(
         return
     report, table = write_single_report(result, name, on, shlex.join(["mst", *sys.argv[1:]]))
     _print_scores(f"{name} on {on}, protocol {result.protocol}", *table)
+    if result.long_term is not None:
+        say(f"long-term: {say_long_term(result)}")
     if result.fps is not None:
         alone = "" if result.network_fps is None else f", {result.network_fps:.1f} network only"
         say(f"frames per second: {result.fps:.1f} from file to box{alone}")

@@ -42,6 +42,7 @@ class Evaluation:
         tracks: Boxes and confidences, by name of the sequence.
         scores: One per sequence, in their order.
         summary: Mean measures and curves.
+        long_term: F, Pr and Re in percent, where the dataset is scored by them.
         fps: Frames per second from file to box, all workers together; None when nobody measured.
         network_fps: The network alone, likewise.
         protocol: Name of the scoring convention.
@@ -52,6 +53,7 @@ class Evaluation:
     tracks: dict[str, Track]
     scores: list[SequenceScore]
     summary: Summary
+    long_term: dict[str, float] | None
     fps: float | None
     network_fps: float | None
     protocol: str
@@ -96,7 +98,7 @@ def evaluate(
         batch: Sequences that a network tracks in lock step, per worker.
         workers: Processes (on the CPU, each with its share of the cores).
         device: Where a network runs: `cpu`, `cuda`, or `auto`.
-        progress: Called with (sequences done, all, text).
+        progress: Called with (frames done, all, text).
         encoding: What is made of the second modality's files; None: as the checkpoint was trained, or the default.
         missing: The policy for frames without their second modality, see `sequence.fill`.
         arguments: Further keyword arguments of the dataset function; a recipe for events that is not among them is the one
@@ -205,7 +207,15 @@ def score_folder(
         write_json(folder / "scores.json", {**described, "stamp": stamp(dataset, split, truths, protocol)})
     # Rows that a reader has cut off in front are scored by the protocol, but are no frames of the sequence.
     scores = [replace(score, iou=score.iou[s.first :]) for s, score in zip(sequences, scored.scores.values(), strict=True)]
-    return Evaluation(sequences, tracks, scores, scored.summary, speeds["file_to_box"], speeds["network"], protocol, folder)
+    sure = None if scored.long_term is None else dict(scored.long_term)
+    return Evaluation(
+        sequences, tracks, scores, scored.summary, sure, speeds["file_to_box"], speeds["network"], protocol, folder
+    )
+
+
+def say_long_term(result: Evaluation) -> str:
+    """F, Pr and Re in a line; empty where the dataset is not scored by them."""
+    return ", ".join(f"{measure} {value:.1f}" for measure, value in (result.long_term or {}).items())
 
 
 def write_single_report(
@@ -225,7 +235,7 @@ def write_single_report(
         subtitle=f"{len(result.sequences)} sequences, {result.summary.frames} scored frames",
         methods=[Method(name, name, result.scores, result.fps, tracked)],
         sequences=result.sequences,
-        settings=_say_settings(result.folder),
+        settings=({"long-term": said} if (said := say_long_term(result)) else {}) | _say_settings(result.folder),
         protocol=result.protocol,
         reproduce=[command],
     )

@@ -77,6 +77,18 @@ def test_train_and_eval(tmp_path: Path, dataset: str, variant: str, modality: st
         assert track.lacking == ()
 
 
+def test_eval_says_the_long_term_f_of_a_benchmark_that_is_ranked_by_it(tmp_path: Path) -> None:
+    miniature("depthtrack", "as released", tmp_path / "DepthTrack", FRAMES, SIZE)
+    out = tmp_path / "out"
+    done = mst(
+        "eval", "mst-tiny-depth", "--on", "depthtrack", "--data-root", str(tmp_path), "--out", str(out), "--device", "cpu"
+    )
+    found = json.loads((out / "scores.json").read_text())["scores"]
+    said = f"long-term: F {found['F']:.1f}, Pr {found['Pr']:.1f}, Re {found['Re']:.1f}"
+    assert said in done.stdout
+    assert said.removeprefix("long-term: ") in (out / "report.html").read_text()
+
+
 def test_own_data_needs_no_code(tmp_path: Path) -> None:
     """`mst data init`, frames copied in, then `check`, `train` and `eval` as the README it writes says."""
     folder = tmp_path / "mine"
