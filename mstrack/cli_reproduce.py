@@ -48,7 +48,7 @@ def reproduce(
     modality: Annotated[Modality | None, typer.Option(help="sweep: on one modality; default: on all three.")] = None,
     into: Annotated[Path | None, typer.Option(help="sweep: another file of sweeps to add the results to.")] = None,
 ) -> None:
-    """Any row of the paper by name: train or load, evaluate, print the measured table beside the published one.
+    """A table or figure of the paper, or some of its rows: train or load, evaluate, print beside what was published.
 
     Says first how long it takes, and on real data what is missing. It may be stopped at any time; the same command goes on.
     """
