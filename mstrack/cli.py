@@ -43,8 +43,7 @@ Encoding = Annotated[
 Missing = Annotated[
     Literal["error", "zero", "copy", "last"], typer.Option(help="What is fed for a frame without its second modality.")
 ]
-FOR_CHECKPOINT = "A .safetensors file, or the name of a shipped weight (mst-tiny-thermal)."
-Checkpoint = Annotated[str, typer.Argument(help=FOR_CHECKPOINT)]
+SHIPPED = "or the name of a shipped weight (mst-tiny-thermal)."
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
 
 
@@ -165,7 +164,7 @@ def train(
 
 @app.command()
 def track(
-    checkpoint: Checkpoint,
+    checkpoint: Annotated[str, typer.Argument(help=f"A .safetensors file, an .onnx file of `mst export`, {SHIPPED}")],
     rgb: Annotated[Path, typer.Option(help="Folder of colour frames, a video, or an .aedat4 (its frames and events).")],
     box: Annotated[str, typer.Option(help="x,y,w,h of the target in the first frame, in pixels.")],
     aux: Annotated[Path | None, typer.Option(help="The second modality: a folder, a video, or a file of events.")] = None,
@@ -225,7 +224,7 @@ def _results_folder(name: str, on: str, split: str, modality: str | None) -> Pat
 
 @app.command(name="eval")
 def evaluate(
-    checkpoint: Annotated[str | None, typer.Argument(help=FOR_CHECKPOINT, show_default=False)] = None,
+    checkpoint: Annotated[str | None, typer.Argument(help=f"A .safetensors file, {SHIPPED}", show_default=False)] = None,
     tracker: Annotated[
         str | None, typer.Option(metavar="SPEC", help='A tracker that is not ours: trax:"COMMAND" or module:Class.')
     ] = None,
@@ -244,7 +243,9 @@ def evaluate(
     argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the dataset: events=exposure.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Sequences of the list that are not there are an error.")] = False,
     protocol: Protocol = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: results/TRACKER-DATASET[-SPLIT].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; default: results/TRACKER-DATASET[-SPLIT][-MODALITY].")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Sequences in lock step per process; for checkpoints.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto; for checkpoints.")] = "auto",

@@ -19,7 +19,10 @@ Backend = Annotated[
     Literal["auto", "eager", "onednn", "graph", "compiled", "onnx"], typer.Option(help="How the network is run: docs/speed.md.")
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16"], typer.Option(help="bf16: boxes within half a pixel, about twice as fast where the processor can.")
+    Literal["fp32", "bf16"],
+    typer.Option(
+        help="bf16: wide networks two to three times as fast where the processor can; boxes move by parts of a pixel."
+    ),
 ]
 Model = Annotated[
     str | None,
