@@ -1,4 +1,4 @@
-"""What the README shows is what there is: commands parse, names exist, Python runs. Its two long commands run in `.ci/run`."""
+"""What README and docs/data.md show is there: commands parse, names exist, Python runs. Two long commands run in `.ci/run`."""
 
 import re
 import shlex
@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from mstrack.data import rgb, rgbd, synthetic
+from mstrack.data.splits import split_names
+from mstrack.registry import DATASETS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
@@ -40,6 +44,18 @@ def test_files_that_it_names_exist() -> None:
     package = {p.name for p in root.rglob("*.py")} | {p.name for p in root.rglob("*.md")}
     for name in re.findall(r"\b\w+\.(?:py|md)\b", tree):
         assert name in package, name
+
+
+def test_the_page_on_data_names_every_split() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([\w -]+?) \| (.+?) \|", page, flags=re.MULTILINE))
+    own = {**rgb.SPLITS, **rgbd.SPLITS, "synthetic": synthetic.SPLITS, "own": ("train", "val", "test", "all")}
+    without_all = {"coco", "synthetic"}
+    for name in DATASETS:
+        splits = set(own.get(name) or split_names(name))
+        assert ("all" in splits) == (name not in without_all)
+        assert splits - {"all"} == set(re.findall(r"`([\w-]+)`", rows["your own" if name == "own" else name])), name
+    assert rows["all but coco and synthetic"] == "`all`"
 
 
 def test_its_python_runs() -> None:
