@@ -1,6 +1,7 @@
 """The table of `docs/design.md`: imports go one way, and importing is cheap."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,15 @@ def test_imports_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if unit(p) in TORCH_FREE and p.name != "sampling.py"], ids=lambda p: p.name)
 def test_these_do_not_import_torch(path: Path) -> None:
     assert not any(name.split(".")[0] == "torch" for name, _ in imports(path))
+
+
+def test_the_page_on_design_has_the_same_table() -> None:
+    page = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
+    tree, table = (page.partition(heading)[2].split("```")[1] for heading in ("## The tree", "## Imports go one way"))
+    rows = re.split(r"^layer \d", table, flags=re.MULTILINE)[1:]
+    for number, row in enumerate(rows):
+        assert set(LAYERS[number]) <= set(re.findall(r"\w+", row))
+    assert not {path.name for path in FILES if not path.name.startswith("__")} - set(re.findall(r"\w+\.py", tree))
 
 
 def test_importing_the_package_or_the_command_loads_no_torch() -> None:
