@@ -114,7 +114,7 @@ class TrainConfig(Section):
     accumulate: int = Field(1, ge=1, description="parts that a process's share of the batch is computed in")
     schedule: Literal["step", "cosine"] = "step"
     warmup: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
-    drop_epoch: int | None = Field(None, ge=1, description="`step`: epochs after which the rate is multiplied")
+    drop_epoch: int | None = Field(None, ge=1, description="`step`: epochs after which the rate is multiplied; none: never")
     drop_factor: float = Field(0.1, gt=0, description="`step`: by this")
     clip: float = Field(0.1, gt=0, description="largest norm of the whole gradient")
     losses: LossWeights = LossWeights()
@@ -128,7 +128,7 @@ class TrainConfig(Section):
 
 
 class RunConfig(Section):
-    """Where and how it runs; nothing here changes a number."""
+    """Where and how it runs; nothing here changes what is computed, `device` and `compile` at most the rounding."""
 
     out: Path = Field(Path("runs/unnamed"), description="folder of the run")
     data_root: Path | None = Field(None, description="where datasets are looked for; none: $MST_DATA, or ./data")
