@@ -39,9 +39,9 @@ class Source(Section):
 
 
 class Jitter(Section):
-    """Random displacement of the box that a crop is taken around (`facts`: OSTrack's centre and scale jitter)."""
+    """Random displacement of the box that a crop is taken around (OSTrack's centre and scale jitter)."""
 
-    centre: float = Field(0.0, ge=0, description="largest displacement, in target sizes")
+    centre: float = Field(0.0, ge=0, description="range of the displacement, in target sizes: half of it to either side")
     scale: float = Field(0.0, ge=0, description="standard deviation of the logarithm of the size factor")
 
 
