@@ -34,7 +34,7 @@ def reproduce(
         Literal["synthetic", "real"], typer.Option(help="Data: the embedded benchmark, or the paper's own.")
     ] = "synthetic",
     only: Annotated[list[str] | None, typer.Option(metavar="ROW", help="A row, or a sweep; can be repeated.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Training runs of each row; default: as the study says.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Training runs of each row; default: the study's; real: 1.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Rows at once; default: one per GPU, or per core.")] = None,
     devices: Annotated[str | None, typer.Option(help="cpu, or GPUs with commas between: cuda:0,cuda:1.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of runs, tables and pages.")] = Path("reproduce"),

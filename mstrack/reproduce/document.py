@@ -28,7 +28,7 @@ Made by `python benchmarks/reproduce_docs.py` from the plan (`mstrack/reproduce/
 ```bash
 mst reproduce                                 # what there is
 mst reproduce table3                          # says how long it takes, then trains, tracks, prints, writes
-mst reproduce table3 --only mst --seeds 1     # one row, one run; --only full --only mst: two rows
+mst reproduce table3 --only mst --seeds 1     # one row, a run on each modality; --only full --only mst: two rows
 mst reproduce table3 --jobs 2 --out DIR       # two runs at a time; --devices cuda:0,cuda:1 for one on each GPU
 mst reproduce table3 --on real --data-root DIR --weights DIR    # the paper's recipe on its data; says what is missing
 mst reproduce table3 --on real --partial ...  # on that part of the data which is there; the notes say which
@@ -47,7 +47,8 @@ them. The numbers show that every row runs, and how the rows stand to each other
 - Learning rates on the benchmark: the best of {sweeps} on the validation split, one run each, for every family and modality;
   rows without a sweep of their own (SPT at 0.5 and 0.1, scalar momentum, the DropTrack base) take their family's value.
 - On the paper's data: the published hyper-parameters (Sec. 4.1 and App. A.1; ViPT, SDSTrack and CEUTrack as their code has
-  them), no validation, the last checkpoint. The rows of MST train 30 epochs on every data set, as the paper says.
+  them), no validation, the last checkpoint, and one run of each row unless `--seeds` asks for more. The rows of MST train 30
+  epochs on every data set, as the paper says.
 - Rows on the DropTrack base (384 pixels, search crops of 5 target sizes) train with `data.search_jitter` 4.5 (centre) and 0.5
   (scale), as the published configurations on that base do; all others with 3 and 0.25.
 - Only targets are drawn whose sides are both larger, in pixels, than SRTrack (the later code of the paper's authors) has it:
