@@ -37,12 +37,15 @@ def list_names(kind: Annotated[str, typer.Argument(help="models, datasets, tunin
 
 @config_app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")], overrides: Overrides = None
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    overrides: Overrides = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say above each key what it means.")] = False,
 ) -> None:
     """Print the whole configuration that a recipe and overrides make, defaults included."""
-    from mstrack.config import dump_config, load_config
+    from mstrack.config import dump_config, explain_keys, load_config
 
-    typer.echo(dump_config(load_config(recipe, overrides or ())), nl=False)
+    text = dump_config(load_config(recipe, overrides or ()))
+    typer.echo(explain_keys(text) if explain else text, nl=False)
 
 
 @catalogue_app.command()

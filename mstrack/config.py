@@ -1,5 +1,6 @@
 """What a run is: five checked sections, read from a YAML recipe and `key=value` overrides. Nothing has a default elsewhere."""
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path, PurePath
@@ -110,16 +111,18 @@ class TrainConfig(Section):
     betas: tuple[float, float] | None = Field(None, description="of AdamW; none: what the tuning method asks for")
     epochs: int = Field(ge=1)
     samples: int = Field(ge=1, le=10**12, description="training pairs in an epoch")
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=1, description="pairs in an optimizer step, over all processes and parts")
     accumulate: int = Field(1, ge=1, description="parts that a process's share of the batch is computed in")
-    schedule: Literal["step", "cosine"] = "step"
+    schedule: Literal["step", "cosine"] = Field(
+        "step", description="of the rate: `step`, constant but for drop_epoch; `cosine`, down to 0"
+    )
     warmup: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
-    drop_epoch: int | None = Field(None, ge=1, description="`step`: epochs after which the rate is multiplied; none: never")
-    drop_factor: float = Field(0.1, gt=0, description="`step`: by this")
+    drop_epoch: int | None = Field(None, ge=1, description="of `step`: epochs after which the rate is multiplied; none: never")
+    drop_factor: float = Field(0.1, gt=0, description="of `step`: by this")
     clip: float = Field(0.1, gt=0, description="largest norm of the whole gradient")
     losses: LossWeights = LossWeights()
     box_at: Literal["peak", "target"] = Field("peak", description="cell whose box enters the loss: predicted or true")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of products; docs/speed.md says where bf16 pays")
     seed: int = Field(0, ge=0, lt=2**63)
     validate_every: int = Field(1, ge=1, description="epochs between validations (and after the last)")
     val_samples: int = Field(1000, ge=0, description="validation pairs")
@@ -137,7 +140,7 @@ class RunConfig(Section):
     save_every: int = Field(500, ge=1, description="optimizer steps between saved states")
     keep: int = Field(0, ge=0, description="epochs between checkpoints that stay, in kept/NUMBER.safetensors; 0: none stays")
     log_every: int = Field(20, ge=1, description="optimizer steps between log lines, where the device is waited for")
-    tensorboard: bool = True
+    tensorboard: bool = Field(True, description="write the curves for TensorBoard too")
     checkpointing: bool = Field(
         False, description="keep only the input of each block, and compute it again in the backward pass: slower, less memory"
     )
@@ -194,6 +197,33 @@ def check_config(tree: Mapping[str, Any], source: str = "configuration") -> Conf
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `load_config` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def explain_keys(text: str) -> str:
+    """What `dump_config` wrote, with a comment above each key that says what it means; a recipe still."""
+    lines: list[str] = []
+    above: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        found = re.match(r"( *(?:- )?)(\w+):", line)
+        if found:
+            indent, key = len(found[1]), found[2]
+            above = [*((place, part) for place, part in above if place < indent), (indent, key)]
+            meaning = _meaning([part for _, part in above])
+            lines += [f"{found[1].partition('-')[0]}# {meaning}"] if meaning else []
+        lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _meaning(keys: list[str]) -> str:
+    """The description of a dotted key, or of the section that it is; empty where there is none."""
+    section: Any = Config
+    for key in keys:
+        field = section.model_fields.get(key) if _is_section(section) else None
+        if field is None:
+            return ""
+        section = _section_of(field.annotation)
+        said = field.description or ((section.__doc__ or "") if section else "")
+    return said.partition("\n")[0].rstrip(".")
 
 
 def recipe_names() -> list[str]:
@@ -301,9 +331,13 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
     section: Any = Config
     for part in location:
         if isinstance(part, str) and part in section.model_fields:
-            annotation = section.model_fields[part].annotation
-            section = next((a for a in (annotation, *get_args(annotation)) if _is_section(a)), section)
+            section = _section_of(section.model_fields[part].annotation) or section
     return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section that a field holds, or several of; None where it holds none."""
+    return next((a for a in (annotation, *get_args(annotation)) if _is_section(a)), None)
 
 
 def _is_section(annotation: Any) -> bool:

@@ -13,6 +13,7 @@ import cv2
 import moving_squares
 import numpy as np
 import pytest
+import yaml
 from commands import mst
 
 from mstrack import __version__, checkpoint, create_model
@@ -79,6 +80,11 @@ def test_config_show_is_a_recipe(tmp_path: Path) -> None:
     again = mst("config", "show", tmp_path / "own.yaml")
     assert again.stdout == done.stdout
     assert "lr: 0.5" in done.stdout
+    explained = mst("config", "show", "recipes/quickstart.yaml", "train.lr=0.5", "--explain").stdout
+    assert yaml.safe_load(explained) == yaml.safe_load(done.stdout)
+    for meant in ("# the second modality\n  modality: thermal", "# which of the dataset's splits\n    split: train"):
+        assert meant in explained
+    assert "# a name of `mst list datasets`, module:function, or a folder of your own data\n  - name: synthetic" in explained
 
 
 def test_track_writes_boxes_and_pictures(clip: Path, tmp_path: Path) -> None:
