@@ -16,7 +16,7 @@ from mstrack.errors import UserError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly pairs are varied; the defaults are the published ones (OSTrack, ViPT, SDSTrack, SRTrack) less two defects.
+    """How strongly pairs are varied; the defaults are the published ones (OSTrack, ViPT, SDSTrack, SRTrack) less their defects.
 
     Attributes:
         grayscale: Probability that the colour image turns grey in both crops; the second modality is untouched (SRTrack).
