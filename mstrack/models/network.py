@@ -36,9 +36,10 @@ class Shared(TypedDict, total=False):
 class Network(nn.Module, ABC):
     """Base of the trackers that cut both crops into tokens and read the box from the search tokens.
 
-    A subclass sets `modalities`, `family` and `unread_rows` and defines `features`. The constructor's arguments are
-    keyword-only and all have a meaning for every size of model, so that `create_model("ostrack-tiny", width=128)` works; a
-    subclass takes its own and passes the rest on (`**shared: Unpack[Shared]`).
+    A subclass sets `modalities`, and `fresh` where it starts from a one-stream tracker, and defines `features`; one that reads
+    published checkpoints sets `family` and `unread_rows` too. The constructor's arguments are keyword-only and all have a
+    meaning for every size of model, so that `create_model("ostrack-tiny", width=128)` works; a subclass takes its own and
+    passes the rest on (`**shared: Unpack[Shared]`).
 
     Args:
         template_size: Side of the template crop in pixels.
@@ -58,9 +59,9 @@ class Network(nn.Module, ABC):
     Attributes:
         modalities: Images per crop, M of `forward`.
         reads: Which of them it looks at; all, as a rule.
-        family: Whose checkpoints hold this network's entries, of `mstrack.models.remap.FAMILIES`.
-        fresh: Glob patterns (`*` matches dots too) of the entries that a one-stream checkpoint cannot have, and leaves at the
-            values they are created with.
+        family: Whose checkpoints hold this network's entries, of `mstrack.models.remap.FAMILIES`; none: only its own do.
+        fresh: Glob patterns (`*` matches dots too) of the entries that the checkpoint it starts from cannot have, and leaves at
+            the values they are created with.
         head_inputs: How many widths the head reads of each cell.
         unread_rows: Rows of `width` that the published model of this kind also counts as parameters and never reads
             (`mstrack.models.remap.UNREAD`: class token 1, position embeddings of ViT 197).
@@ -73,10 +74,10 @@ class Network(nn.Module, ABC):
 
     modalities: int
     reads: tuple[int, ...] = (0, 1)
-    family: str
+    family: str | None = None
     fresh: tuple[str, ...] = ()
     head_inputs: int = 1
-    unread_rows: int
+    unread_rows: int = 0
     idle: tuple[str, ...] = ()
     name: str
     arguments: dict[str, Any]
@@ -183,15 +184,18 @@ class Network(nn.Module, ABC):
         Raises:
             UserError: The checkpoint is of another kind of network, or of none we know.
         """
+        if state_dict.keys() == self.state_dict().keys():
+            return dict(state_dict)
         family, entries = translate(state_dict)
         if family == self.family:
-            return entries
+            return self._add_fresh(entries)
         if family == "vit":
             entries = self._from_vit(entries)
         if family in ("ostrack", "vit"):
-            return self.start(entries)
+            return self._add_fresh(self.start(entries))
+        own = "this very network" if self.family is None else FAMILIES[self.family].what
         raise UserError(
-            f"this is the checkpoint of {FAMILIES[family].what}; expected one of {FAMILIES[self.family].what}"
+            f"this is the checkpoint of {FAMILIES[family].what}; expected one of {own}"
             f"{'' if self.family == 'ostrack' else ' or of ' + FAMILIES['ostrack'].what}. A model {family}-* can hold it."
         )
 
@@ -207,7 +211,11 @@ class Network(nn.Module, ABC):
         return tracker
 
     def start(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Make this network's entries of those of a one-stream tracker, which have our names: what is `fresh` stays."""
+        """Make this network's entries, but for what is `fresh`, of those of a one-stream tracker, which have our names."""
+        return dict(entries)
+
+    def _add_fresh(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The entries, and what is `fresh` as it is now, where none of it is among them."""
         if any(_matches(name, self.fresh) for name in entries):
             return dict(entries)
         return {**entries, **{name: value for name, value in self.state_dict().items() if _matches(name, self.fresh)}}
