@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 from commands import mst
+from torch import Tensor, nn
 
 import mstrack
 from mstrack import checkpoint
+from mstrack.backends import open_backend
 from mstrack.errors import UserError
+from mstrack.models.blocks import Mlp
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
 MODULES = {
@@ -60,7 +63,33 @@ def test_a_checkpoint_of_another_size_of_it_says_what_differs(here: Path) -> Non
         checkpoint.load_into(mstrack.create_model(NETWORK), "mst-tiny-thermal")
 
 
+@torch.inference_mode()
 def test_every_backend_runs_it(here: Path) -> None:
+    """Its attention reads the weights of a linear layer, and adapters are often subclasses of such layers."""
+    made = mstrack.create_model(NETWORK).eval()
+    made.share.fill_(0.5)
+    crops = [torch.randn(part.shape, generator=torch.Generator().manual_seed(0)) for part in made.inputs()]
+    for layer in (made.blocks[0].attn.qkv, made.blocks[1].mlp):
+        layer.__class__ = {nn.Linear: Negated, Mlp: Skipped}[type(layer)]
+    expected = made(*crops)
+    for backend in ("eager", "onednn"):
+        found = open_backend(made, backend)(*crops)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
     checkpoint.save("mine.safetensors", mstrack.create_model(NETWORK), {})
     done = mst("export", "mine.safetensors", "mine.onnx", "--model", NETWORK, cwd=here)
     assert done.returncode == 0, done.stderr
+
+
+class Negated(nn.Linear):
+    """A linear layer with more to it."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return -super().forward(tokens)
+
+
+class Skipped(Mlp):
+    """An MLP with less to it."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.zeros_like(tokens)

@@ -64,7 +64,7 @@ class PackedMlp(nn.Module):
 def repack(network: nn.Module, precision: str) -> nn.Module:
     """A copy of a network, for inference in `fp32` or `bf16` (then under autocast); equal to it but for the order of sums."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    linear = [layer for layer in network.modules() if type(layer) is nn.Linear]
     found = copy.deepcopy(network, {id(p): p for layer in linear for p in layer.parameters(recurse=False)})
     _fold_norms(found)
     _pack(found, dtype)
@@ -72,10 +72,11 @@ def repack(network: nn.Module, precision: str) -> nn.Module:
 
 
 def _pack(module: nn.Module, dtype: torch.dtype) -> None:
+    """Replace what is known to the last line; a subclass may do something else, and stays as it is."""
     for name, child in module.named_children():
-        if isinstance(child, Mlp):
+        if type(child) is Mlp:
             setattr(module, name, PackedMlp(child, dtype))
-        elif isinstance(child, nn.Linear):
+        elif type(child) is nn.Linear:
             setattr(module, name, PackedLinear(child, dtype))
         else:
             _pack(child, dtype)
