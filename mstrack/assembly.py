@@ -37,6 +37,7 @@ def build_model(config: Config) -> Network:
     if config.model.weights is not None:
         made = checkpoint.load_into(network, config.model.weights)
         warn_of_modality(made, config.data.modality, str(config.model.weights))
+        network.provenance = {"started_from": checkpoint.describe_file(config.model.weights, made)}
     return network
 
 

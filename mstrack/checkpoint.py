@@ -201,14 +201,28 @@ def _find(path: str | Path) -> Path:
     raise UserError(f"there is no checkpoint file {path}; and as a shipped weight: {unknown('weight', str(path), shipped)}")
 
 
+def describe_file(path: str | Path, provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Which file a training started from.
+
+    Args:
+        path: As for `load`.
+        provenance: What the file says of itself; of a converted one, the published file is named too.
+    """
+    source = {f"source{end}": provenance[key] for key, end in (("source", ""), ("sha256", "_sha256")) if key in provenance}
+    return {"weights": str(path), "sha256": _hash(_find(path)), **source}
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _read(file: Path) -> _Weights:
     """Read a file of ours, or a published one."""
     if file.suffix != ".safetensors":
         tensors = read_published(file)
         name, arguments = identify(tensors)
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return _Weights(tensors, name, arguments, {"source": file.name, "sha256": digest, "family": family_of(tensors)})
+        return _Weights(tensors, name, arguments, {"source": file.name, "sha256": _hash(file), "family": family_of(tensors)})
     metadata, tensors = read_tensors(file)
     made = metadata.get("format")
     if made is None:

@@ -55,6 +55,9 @@ def resume(config: Config, network: Network, optimizer: TunedAdamW, place: Place
         return 0, -math.inf
     was = load_config(json.loads(state["config"]))
     changed = _list_changes(was.model_dump(mode="json", exclude={"run"}), config.model_dump(mode="json", exclude={"run"}))
+    began, begins = (found.get("started_from", {}).get("sha256") for found in (state, network.provenance))
+    if began is not None and begins is not None and began != begins:
+        changed.append(f"the content of model.weights (sha256 {began[:8]}... there, {begins[:8]}... now)")
     if changed:
         raise UserError(
             f"{config.run.out} holds a run with other settings in: {', '.join(changed)}. Name another folder (run.out=DIR),"
@@ -85,6 +88,7 @@ def save_state(config: Config, network: Network, optimizer: TunedAdamW, step: in
             "step": step,
             "best": best,
             "config": config.model_dump_json(),
+            **network.provenance,
             "model": network.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
@@ -108,6 +112,7 @@ def save_model(
     provenance = {
         "command": shlex.join(["mst", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("mst", "__main__.py") else "mstrack.train",
         "config": json.loads(config.model_dump_json()),
+        **network.provenance,
         "seed": config.train.seed,
         "data": [f"{s.name}/{s.split}" for s in config.data.train],
         "lists": lists,
@@ -115,6 +120,8 @@ def save_model(
         "step": step,
         "validation": dict(scores),
         **({} if choice is None else {"choice": choice}),
+        "device": place.device.type,
+        "processes": place.world,
         "mstrack": __version__,
         "torch": torch.__version__,
     }

@@ -1,5 +1,6 @@
 """The loop: exact resumption after any interruption, equal gradients however the batch is split, and no silent damage."""
 
+import hashlib
 import json
 import math
 import os
@@ -38,6 +39,7 @@ from mstrack.data.sampling import Batch, PairDataset, load_batches
 from mstrack.distributed import Place
 from mstrack.errors import UserError
 from mstrack.journal import TrainingError, Watch, read_curves
+from mstrack.models import create_model
 from mstrack.models.blocks import normalise
 from mstrack.models.network import Network
 from mstrack.recorded import RecordedPass
@@ -302,6 +304,21 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     train(recipe(tmp_path), interrupted=lambda: True)
     with pytest.raises(UserError, match=r"other settings in: train\.lr \([\d.]+ there, 0\.0001 now\)\. Name"):
         train(recipe(tmp_path), ["train.lr=1e-4"])
+
+
+def test_what_a_run_started_from_is_recorded_and_must_stay(tmp_path: Path) -> None:
+    file = tmp_path / "foundation.safetensors"
+    overrides = [f"model.weights={file}"]
+    checkpoint.save(file, create_model("ostrack-tiny", width=32, depth=2, heads=2), {"source": "OSTrack.pth", "sha256": "0123"})
+    train(recipe(tmp_path), overrides, interrupted=lambda: True)
+    made = checkpoint.load(train(recipe(tmp_path), overrides)).provenance
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    expected = {"weights": str(file), "sha256": digest, "source": "OSTrack.pth", "source_sha256": "0123"}
+    assert made["started_from"] == expected
+    assert (made["device"], made["processes"]) == ("cpu", 1)
+    checkpoint.save(file, create_model("ostrack-tiny", width=32, depth=2, heads=2), {})
+    with pytest.raises(UserError, match=r"other settings in: the content of model\.weights \(sha256 [0-9a-f]{8}\.\.\. there"):
+        train(recipe(tmp_path), overrides)
 
 
 def test_a_finished_run_returns_at_once(tmp_path: Path) -> None:
