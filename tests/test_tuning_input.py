@@ -1,13 +1,15 @@
 """What the tuning says of wrong input, and the pattern table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from mstrack.errors import UserError
-from mstrack.tuning import MST, FullFineTuning, ScalarMomentum, TunedAdamW, Tuning, effective_rate
+from mstrack.tuning import EMA, MST, FullFineTuning, ScalarMomentum, TunedAdamW, Tuning, effective_rate
+from mstrack.tuning.coefficients import Coefficients
 
 
 def network() -> nn.Sequential:
@@ -159,3 +161,60 @@ def test_a_sparse_gradient_is_refused() -> None:
     net(torch.tensor([1])).sum().backward()
     with pytest.raises(UserError, match="sparse"):
         optimizer.step()
+
+
+class Returning(Tuning):
+    """What must be changed in place is returned."""
+
+    def change_gradient(self, gradient: torch.Tensor, state: dict[str, Any]) -> torch.Tensor:  # type: ignore[override]
+        return gradient * 0
+
+
+class Silent(Tuning):
+    """What must be returned is changed in place."""
+
+    def adjust(self, step: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any]) -> torch.Tensor:
+        step.mul_(0)  # type: ignore[return]
+
+
+class Unasked(Tuning):
+    """It waits for sensitivities that it does not ask for."""
+
+    def receive(self, sensitivities: Any, states: Any) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("method", "fragment"),
+    [
+        (Returning, "Returning.change_gradient returned a Tensor, which would be lost"),
+        (Silent, "Silent.adjust returned nothing"),
+        (Unasked, "Unasked has a `receive`, which is called only where `batches` is above 0"),
+        (lambda: EMA(of=Unasked()), "Unasked has a `receive`"),
+    ],
+)
+def test_a_method_that_would_do_nothing_is_told(method: Callable[[], Tuning], fragment: str) -> None:
+    layer = nn.Linear(2, 2)
+    with pytest.raises(UserError, match=fragment):
+        optimizer = TunedAdamW(layer.named_parameters(), method(), lr=1e-2)
+        layer(torch.ones(2)).sum().backward()
+        optimizer.step()
+
+
+class Still(Coefficients):
+    """Every element keeps all of its previous state."""
+
+    def find(self, gradient: torch.Tensor, state: Mapping[str, Any]) -> torch.Tensor:
+        return torch.ones_like(gradient)
+
+
+@pytest.mark.parametrize("kernel", [None, "torch"])
+def test_coefficients_of_ones_own_are_used(kernel: Any) -> None:
+    layer = nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+    method = MST()
+    method.coefficients = Still((0.8, 0.85), "tensor", "histogram", "ascending", "gradient")
+    optimizer = TunedAdamW(layer.named_parameters(), method, lr=1e-2, kernel=kernel)
+    layer(torch.ones(2)).sum().backward()
+    optimizer.step()
+    assert torch.equal(layer.weight, before)

@@ -11,6 +11,7 @@ from mstrack.errors import UserError
 from mstrack.tuning.base import Tuning, kernel_rule
 from mstrack.tuning.batches import Batch, Kernel, check_kernel, choose_batch
 from mstrack.tuning.chunks import Chunk, Scratch, split_runs
+from mstrack.tuning.combination import check_method
 from mstrack.tuning.patterns import Pattern, select_parameters
 from mstrack.tuning.proposals import propose, propose_fused
 from mstrack.tuning.rules import Rule
@@ -66,6 +67,7 @@ class TunedAdamW(torch.optim.Optimizer):
                 raise UserError(f"{name} = {value}: expected a number of at least 0.")
         if betas is not None and (len(betas) != 2 or not all(0 <= beta < 1 for beta in betas)):
             raise UserError(f"betas = {tuple(betas)}: expected two numbers of at least 0 and below 1.")
+        check_method(tuning)
         selection = select_parameters(named_parameters, tuning.select, patterns)
         check_kernel(kernel)
         self.tuning = tuning
@@ -174,10 +176,16 @@ class TunedAdamW(torch.optim.Optimizer):
         """
         if type(self.tuning).change_gradient is not Tuning.change_gradient:
             self._begin_new()
+            change: Callable[..., Any] = self.tuning.change_gradient
             for group in self.param_groups:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        self.tuning.change_gradient(parameter.grad, self.state[parameter])
+                        returned = change(parameter.grad, self.state[parameter])
+                        if returned is not None and returned is not parameter.grad:
+                            raise UserError(
+                                f"{type(self.tuning).__name__}.change_gradient returned a {type(returned).__name__}, which"
+                                " would be lost: it changes the gradient in place, as gradient.mul_(mask) does."
+                            )
         self._changed = True
 
     @property

@@ -140,6 +140,8 @@ class Tuning:
         step = proposal - parameter
         version = step._version
         adjusted = self.adjust(step, gradient, state)
+        if adjusted is None:
+            raise UserError(f"{type(self).__name__}.adjust returned nothing: expected the step that is taken.")
         untouched = adjusted is step and step._version == version
         return proposal if untouched else parameter + adjusted
 

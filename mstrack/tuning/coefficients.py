@@ -72,8 +72,8 @@ class Coefficients:
 
     @property
     def by_histogram(self) -> bool:
-        """Whether a chunk's can be found in one pass, by `fill_steps`."""
-        return self.constant or self.rank == "histogram"
+        """Whether a chunk's can be found in one pass, by `fill_steps`; not where a subclass finds others."""
+        return (self.constant or self.rank == "histogram") and type(self).find is Coefficients.find
 
     def look(self, groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> None:
         """For the scope `network`: rank all together, in one pass over the gradients or the moments that they lead to.

@@ -94,6 +94,20 @@ class Around(Tuning):
         return self.of.evaluation_weight(weight, state, choice)
 
 
+def check_method(method: Tuning) -> None:
+    """Refuse a method that would be left out without a word.
+
+    Raises:
+        UserError: It, or one inside, has a `receive` of its own and no `batches`, so that it is never called.
+    """
+    for layer in _layers(method):
+        if type(layer).receive not in (Tuning.receive, Around.receive) and not layer.batches:
+            raise UserError(
+                f"{type(layer).__name__} has a `receive`, which is called only where `batches` is above 0: set it to the number"
+                " of batches that sensitivities are measured over."
+            )
+
+
 def build_tuning(of: Of) -> Tuning:
     """The tuning method that a name, or a name with arguments, stands for.
 
