@@ -181,8 +181,11 @@ def check_images(frame: Frame, name: str) -> None:
     """Refuse images that would be tracked wrongly.
 
     Raises:
-        UserError: They are not H x W x 3 uint8, or differ in size.
+        UserError: They are no frame, not H x W x 3 uint8, or differ in size.
     """
+    if not hasattr(frame, "rgb"):
+        given = type(frame).__name__
+        raise UserError(f"{name}: a {given} was given, expected mstrack.Frame(rgb=image, aux=image), or aux=None.")
     for what, image in (("rgb", frame.rgb), ("aux", frame.aux)):
         if what == "aux" and image is None:
             continue

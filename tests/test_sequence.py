@@ -285,3 +285,16 @@ def test_frames_and_sequences_are_equal_to_themselves_alone() -> None:
 def test_errors_arrive_from_other_processes_as_they_were(error: Exception) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("given", "fragment"),
+    [
+        ({"rgb": [PICTURE]}, "'a': rgb holds ndarray, expected files, or objects with decode"),
+        ({"aux": [Frame(PICTURE)], "modality": "thermal"}, "'a': aux holds Frame, expected files"),
+        ({"modality": "radar"}, "unknown modality 'radar'.*another sensor are read as they are under 'thermal'"),
+    ],
+)
+def test_what_no_reader_knows_is_refused_when_the_sequence_is_made(given: dict[str, object], fragment: str) -> None:
+    with pytest.raises(UserError, match=fragment):
+        Sequence(**{"name": "a", "rgb": ["a.png"], "boxes": [[1, 2, 3, 4]], "valid": [True], **given})

@@ -320,6 +320,7 @@ def test_a_box_may_reach_over_the_border() -> None:
 @pytest.mark.parametrize(
     ("frame", "says"),
     [
+        (np.zeros((90, 120, 3), dtype=np.uint8), r"a ndarray was given, expected mstrack\.Frame"),
         (Frame(np.zeros((90, 120, 3), dtype=np.float32)), r"rgb is float32 \(90, 120, 3\), expected an H x W x 3 uint8"),
         (Frame(np.zeros((90, 120), dtype=np.uint8)), r"rgb is uint8 \(90, 120\)"),
         (Frame(np.zeros((90, 120, 4), dtype=np.uint8)), r"rgb is uint8 \(90, 120, 4\)"),

@@ -43,7 +43,8 @@ class Sequence:
         boxes: (N, 4) float64 x, y, w, h in 0-based pixels; NaN where there is no annotation.
         valid: (N,) bool, True where the target is present and its box usable.
         aux: The N frames of the second modality, None where one is missing; or None.
-        modality: `rgb` (no second modality), `event`, `depth` or `thermal`: how `aux` files are read.
+        modality: `rgb` (no second modality), `event`, `depth` or `thermal`: how `aux` files are read. Images of another sensor
+            are `thermal`.
         attributes: Challenges of the sequence (`low_light`, `occlusion`, ...).
         encoding: What is made of `aux` files, see `images.ENCODINGS`; None: the modality's default.
         aux_boxes: (N, 4) boxes in the second modality, where a dataset annotates both (RGBT234).
@@ -62,8 +63,11 @@ class Sequence:
     first: int = 0
 
     def __post_init__(self) -> None:
+        if self.modality not in ("rgb", *MODALITIES):
+            known = unknown("modality", str(self.modality), ("rgb", *MODALITIES))
+            raise UserError(f"sequence '{self.name}': {known} Images of another sensor are read as they are under 'thermal'.")
         for name in ("rgb", "aux"):
-            object.__setattr__(self, name, _paths(getattr(self, name)))
+            object.__setattr__(self, name, _paths(getattr(self, name), f"sequence '{self.name}': {name}"))
         for name, kind in (("boxes", np.float64), ("valid", np.bool_), ("aux_boxes", np.float64)):
             try:
                 given = getattr(self, name)
@@ -85,6 +89,9 @@ class Sequence:
 
     def __len__(self) -> int:
         return len(self.rgb)
+
+    def __repr__(self) -> str:
+        return f"Sequence('{self.name}', {len(self)} frames, {self.modality})"
 
     def frame(self, index: int) -> Frame:
         """Read frame `index` from disk; `aux` is None where it is missing or its sensor was dead, and `lacking` says so."""
@@ -128,9 +135,19 @@ class Sequence:
         )
 
 
-def _paths(files: Any) -> Any:
-    """Frames with paths for texts; as they are where the first one is no text, for lists may be made as they are read."""
-    if files is None or not isinstance(next((file for file in files if file is not None), None), str):
+def _paths(files: Any, what: str) -> Any:
+    """Frames with paths for texts; as they are where the first one is no text, for lists may be made as they are read.
+
+    Raises:
+        UserError: The first one is neither a file nor something that can be decoded.
+    """
+    first = None if files is None else next((file for file in files if file is not None), None)
+    if first is not None and not isinstance(first, str | Path) and not hasattr(first, "decode"):
+        raise UserError(
+            f"{what} holds {type(first).__name__}, expected files, or objects with decode(flags), which returns the picture as"
+            " cv2.imdecode does (BGR)."
+        )
+    if not isinstance(first, str):
         return files
     return [Path(file) if isinstance(file, str) else file for file in files]
 
