@@ -59,6 +59,10 @@ class Evaluation:
     protocol: str
     folder: Path
 
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name} {value:.1f}" for name, value in self.summary.items())
+        return f"Evaluation({numbers}; {len(self.scores)} sequences, protocol {self.protocol}, in {self.folder})"
+
 
 def evaluate(
     model: Network | Follower | str | Path,

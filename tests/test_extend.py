@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import mst
@@ -14,6 +15,7 @@ from mstrack import checkpoint
 from mstrack.backends import open_backend
 from mstrack.errors import UserError
 from mstrack.models.blocks import Mlp
+from mstrack.tuning import build_tuning, effective_rate
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
 MODULES = {
@@ -64,7 +66,7 @@ def test_a_checkpoint_of_another_size_of_it_says_what_differs(here: Path) -> Non
 
 
 @torch.inference_mode()
-def test_every_backend_runs_it(here: Path) -> None:
+def test_the_layout_of_onednn_is_the_network(here: Path) -> None:
     """Its attention reads the weights of a linear layer, and adapters are often subclasses of such layers."""
     made = mstrack.create_model(NETWORK).eval()
     made.share.fill_(0.5)
@@ -76,8 +78,58 @@ def test_every_backend_runs_it(here: Path) -> None:
         found = open_backend(made, backend)(*crops)
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
-    checkpoint.save("mine.safetensors", mstrack.create_model(NETWORK), {})
-    done = mst("export", "mine.safetensors", "mine.onnx", "--model", NETWORK, cwd=here)
+
+
+def test_a_method_of_ones_own_trains_resumes_and_is_compared_over_seeds(here: Path) -> None:
+    source = {"name": "moving_squares:load", "root": "squares", "arguments": {"sequences": 6}}
+    recipe: dict[str, Any] = {
+        "model": {"name": "mst-tiny", "arguments": {"width": 32, "depth": 2, "heads": 2, "cross_layers": [1]}},
+        "data": {"modality": "thermal", "min_frames": 5, "train": [{**source, "split": "train"}]},
+        "tuning": {"name": "my_method:LayerRanks"},
+        "train": {"lr": 1e-3, "epochs": 1, "samples": 12, "batch": 4, "val_clips": 0, "val_samples": 0},
+        "run": {"workers": 0, "tensorboard": False, "device": "cpu"},
+    }
+    whole = mstrack.load(mstrack.train(recipe, ["run.out=whole"])).state_dict()
+    steps = iter((False, True))
+    mstrack.train(recipe, ["run.out=cut"], interrupted=lambda: next(steps))
+    assert not Path("cut/model.safetensors").exists()
+    resumed = mstrack.load(mstrack.train(recipe, ["run.out=cut"])).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert effective_rate(build_tuning("my_method:LayerRanks")) == pytest.approx(0.225)
+
+    import my_study
+
+    del recipe["tuning"]
+    (header, rows), said = my_study.study(
+        recipe, seeds=2, on="moving_squares:load", root=Path("squares"), modality="thermal", arguments={"sequences": 6}
+    )
+    assert [row[0] for row in rows] == list(my_study.METHODS)
+    assert "±" in rows[0][header.index("SR")]
+    assert said.startswith("Against MST: ranks of layers is")
+    assert Path("study/report.html").is_file()
+
+
+def test_data_of_ones_own_are_tracked_and_scored_by_a_metric_of_ones_own(here: Path) -> None:
+    for index in range(6):
+        boxes = np.array([[20 + t, 30 + index, 16, 14] for t in range(5)])
+        radar = np.full((5, 80, 100), 100, np.uint16)
+        for picture, (x, y, w, h) in zip(radar, boxes, strict=True):
+            picture[y : y + h, x : x + w] = 40000
+        rgb = np.repeat((radar >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+        path = here / "radar" / "test" / f"clip{index}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, rgb=rgb, radar=radar, boxes=boxes, present=np.ones(5, bool), attributes=np.array(["rain", "night"]))
+    found = mstrack.evaluate("mst-tiny-thermal", on="my_data:clips", root=Path("radar"))
+    assert found.sequences[0].attributes == ("rain", "night")
+    assert found.sequences[0].frame(2).aux.shape == (80, 100, 3)
+    assert repr(found.sequences[0]) == "Sequence('clip0', 5 frames, thermal)"
+    assert len(repr(found)) < 300
+
+    import my_metric
+
+    mean, low, high = my_metric.frames_until_lost(found)
+    assert 0 <= low <= mean <= high <= 100
+    done = mst("data", "check", "my_data:clips", "--root", "radar", cwd=here)
     assert done.returncode == 0, done.stderr
 
 
