@@ -29,6 +29,7 @@ from mstrack.models.network import Network
 from mstrack.provenance import warn_of_modality
 from mstrack.registry import resolve
 from mstrack.tuning import TunedAdamW
+from mstrack.tuning.patterns import useless_patterns
 
 
 def build_model(config: Config) -> Network:
@@ -55,6 +56,14 @@ def build_optimizer(network: Network, config: Config) -> TunedAdamW:
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"tuning '{config.tuning.name}': {error}") from error
+    absent = [name for name, value in vars(network).items() if value is None]  # that another variant of the network has
+    names = [*(name for name, _ in network.named_parameters()), *absent]
+    for pattern in useless_patterns(names, config.tuning.parameters or {}):
+        warn(
+            "tuning.parameters",
+            "pattern",
+            f"'{pattern}' decides on no parameter of {network.name}; the first that matches counts.",
+        )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]  # what the loop multiplies
     return optimizer

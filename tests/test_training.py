@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -304,6 +305,22 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     train(recipe(tmp_path), interrupted=lambda: True)
     with pytest.raises(UserError, match=r"other settings in: train\.lr \([\d.]+ there, 0\.0001 now\)\. Name"):
         train(recipe(tmp_path), ["train.lr=1e-4"])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "useless"),
+    [
+        ("{blokcs_rgb.*: 0, head.*: 0, '*': 1}", ["blokcs_rgb.*"]),
+        ("{'*': 1, head.*: 0}", ["head.*"]),
+        ("{head.*: 0, position_*: 0, temporal_*: 0, cross.*: 0.5, '*': 1}", []),
+    ],
+)
+def test_patterns_that_decide_nothing_are_a_warning(tmp_path: Path, patterns: str, useless: list[str]) -> None:
+    config = load_config(recipe(tmp_path), [f"tuning.parameters={patterns}"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        build_optimizer(build_model(config), config)
+    assert [str(w.message).partition(" decides")[0] for w in caught] == [f"tuning.parameters: '{name}'" for name in useless]
 
 
 def test_what_a_run_started_from_is_recorded_and_must_stay(tmp_path: Path) -> None:

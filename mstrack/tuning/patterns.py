@@ -64,6 +64,12 @@ def select_parameters(
     return Selection(trained, frozen)
 
 
+def useless_patterns(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """The patterns that are the first to match none of the names: they say nothing, or come after one that says it all."""
+    used = {next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None) for name in names}
+    return [pattern for pattern in patterns if pattern not in used]
+
+
 def _read_rows(named_parameters: Any) -> list[tuple[str, nn.Parameter]]:
     rows = [] if isinstance(named_parameters, nn.Module) else list(named_parameters)
     wrong = [row for row in rows if not (isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str))]
