@@ -57,7 +57,7 @@ def train(
         interrupted: Asked after each step; when true the state is saved and the run returns.
 
     Returns:
-        The checkpoint `model.safetensors` in the folder of the run.
+        The checkpoint `model.safetensors` in the folder of the run; it is not there yet where `interrupted` ended the run.
 
     Raises:
         UserError: Anything wrong with the recipe, the data, the weights or the folder.

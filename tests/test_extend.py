@@ -95,6 +95,14 @@ def test_a_method_of_ones_own_trains_resumes_and_is_compared_over_seeds(here: Pa
     assert not Path("cut/model.safetensors").exists()
     resumed = mstrack.load(mstrack.train(recipe, ["run.out=cut"])).state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+    import my_look
+
+    looked = my_look.look("whole", (".qkv.weight",), batches=1)
+    assert {name: value.shape for name, value in looked.items()} == {
+        name: value.shape for name, value in whole.items() if name.endswith(".qkv.weight")
+    }
+    assert all((value >= 0).all() and value.any() for value in looked.values())
     assert effective_rate(build_tuning("my_method:LayerRanks")) == pytest.approx(0.225)
 
     import my_study
