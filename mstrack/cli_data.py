@@ -59,7 +59,9 @@ def check(
 
         report = run(name, root, split, data_root, headers, decode, workers, advance, modality)
     write_json(out, report.to_json())
-    print_table(f"{name} in {report.root or 'the cache'}", *report.split_table(), "lrrrl")
+    print_table(
+        f"{name} in {report.root or 'the cache'}" if report.root or ":" not in name else name, *report.split_table(), "lrrrl"
+    )
     if report.findings:
         print_table("findings", *report.table(), "llrl")
     levels = [f"{level}s: {sum(finding.level == level for finding in report.findings)}" for level in LEVELS]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import mstrack
 from mstrack import checkpoint
 from mstrack.backends import open_backend
+from mstrack.data import load_sequences
 from mstrack.errors import UserError
 from mstrack.models.blocks import Mlp
 from mstrack.tuning import build_tuning, effective_rate
@@ -139,6 +140,30 @@ def test_data_of_ones_own_are_tracked_and_scored_by_a_metric_of_ones_own(here: P
     assert 0 <= low <= mean <= high <= 100
     done = mst("data", "check", "my_data:clips", "--root", "radar", cwd=here)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_no_data_set_and_no_network_is_told(here: Path) -> None:
+    (here / "my_mistakes.py").write_text(
+        "import my_data, torch\n"
+        "def lazy(root, split):\n    yield from my_data.clips(root, split)\n"
+        "def rootless(split):\n    return []\n"
+        "def numbers(root, split):\n    return [1]\n"
+        "def nothing(root, split):\n    return []\n"
+    )
+    for name, says in (
+        ("rootless", r"takes \(split\)"),
+        ("numbers", "returned a int"),
+        ("nothing", "no sequences\\."),
+        ("lazy", "no seq"),
+    ):
+        with pytest.raises(UserError, match=says):
+            load_sequences(f"my_mistakes:{name}", "test", here if name == "lazy" else None)
+    np.savez(here / "test.npz", boxes=[[1, 2, 3, 4]], present=[True], attributes=np.array([], str))
+    (here / "test").mkdir()
+    (here / "test.npz").rename(here / "test" / "clip.npz")
+    assert [sequence.name for sequence in load_sequences("my_mistakes:lazy", "test", here)] == ["clip"]
+    with pytest.raises(UserError, match=r"makes a Identity, expected a mstrack\.models\.network\.Network"):
+        mstrack.create_model("torch.nn:Identity")
 
 
 class Negated(nn.Linear):

@@ -70,6 +70,10 @@ def load_sequences(
     function = resolve("datasets", name)
     given = dict(arguments or {})
     accepted = inspect.signature(function).parameters
+    if len(accepted) < 2:
+        raise UserError(
+            f"dataset '{name}' takes ({', '.join(accepted)}); expected a function of a root, a split, and what you like."
+        )
     if "modality" in accepted and modality is not None:
         given.setdefault("modality", modality)
     free = list(accepted)[2:]
@@ -79,7 +83,8 @@ def load_sequences(
     if root is None and name in DATASETS and name != "synthetic":
         root = find_root(name, data_root)
     try:
-        sequences = function(root, split, **given)
+        found = function(root, split, **given)
+        sequences: List[Sequence] = found if isinstance(found, List) else list(found)
     except UserError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -88,7 +93,9 @@ def load_sequences(
         named = ", ".join(f"{key}={value!r}" for key, value in given.items())
         raise UserError(f"dataset '{name}' cannot be read with {named} ({type(error).__name__}: {error}).") from error
     if not sequences:
-        raise UserError(f"dataset '{name}', split '{split}': no sequences in {root}.")
+        raise UserError(f"dataset '{name}', split '{split}': no sequences{'' if root is None else f' in {root}'}.")
+    if not isinstance(sequences[0], Sequence):
+        raise UserError(f"dataset '{name}' returned a {type(sequences[0]).__name__}, expected mstrack.Sequence for each video.")
     others = sorted({s.modality for s in sequences} - {modality, "rgb"}) if modality not in (None, "rgb") else []
     if others:
         raise UserError(

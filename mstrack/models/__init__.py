@@ -40,6 +40,8 @@ def create_model(name: str, **kwargs: Any) -> Network:
         takes = ", ".join(str(parameter) for parameter in known.values())
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"model '{name}' cannot be made with {given} ({reason}). It takes: {takes}.") from error
+    if not isinstance(model, Network):
+        raise UserError(f"model '{name}' makes a {type(model).__name__}, expected a mstrack.models.network.Network.")
     model.name = name
     model.arguments = dict(kwargs)
     return model
