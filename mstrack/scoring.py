@@ -142,6 +142,9 @@ def score_results(results: RawResults, truths: list[Truth], protocol: str, long_
     if results.given:
         notes.append(f"frame 0 is the box that was given in {len(results.given)} sequence(s)")
     notes += [_merge(entries) for entries in said.values()]
+    partly = [f"{t.name} ({len(t.boxes)} of {t.rows} rows)" for t in truths if t.rows is not None and t.name in scores]
+    if partly:
+        notes.append(f"only frames that are there are scored, not all that are annotated: {some(partly)}")
     unsized = sum(truth.size is None for truth in truths if truth.name in scores)
     if long_term and unsized:
         notes.append(f"F, Pr, Re: boxes are not cut to the images in {unsized} sequence(s), whose size is not known (--size)")

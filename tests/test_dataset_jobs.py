@@ -200,6 +200,26 @@ def test_rows_that_were_cut_off_are_scored_by_the_datasets_own_rule(tmp_path: Pa
     assert found[None]["SR"] < found["plain"]["SR"]
 
 
+def test_what_the_reader_forgives_is_scored(tmp_path: Path) -> None:
+    """VisEvent, by its own rule: a surplus box, a lost frame, and fewer flags than boxes end no evaluation."""
+    root, out = tmp_path / "VisEvent", tmp_path / "results"
+    tree, names = tree_of("visevent", "as released"), read_list("visevent", "test").names[:3]
+    surplus, lost, short = (root / name for name in names)
+    build(tree, root, names, FRAMES, SIZE)
+    for file, line in (("groundtruth.txt", "1,2,3,4\n"), ("absent_label.txt", "1\n")):
+        with (surplus / file).open("a") as handle:
+            handle.write(line)
+    for folder in ("vis_imgs", "event_imgs"):
+        (lost / folder / "frame0005.bmp").unlink()
+    (short / "absent_label.txt").write_text("1\n" * (FRAMES - 2))
+    result = evaluate("mst-tiny-event", "visevent", out, data_root=tmp_path)
+    assert result.protocol == "matlab"
+    scores = json.loads((out / "scores.json").read_text())
+    assert [scores["per_sequence"][name]["frames"] for name in names] == [FRAMES, FRAMES - 1, FRAMES]
+    (note,) = scores["notes"]
+    assert f"{surplus.name} ({FRAMES} of {FRAMES + 1} rows), {lost.name} ({FRAMES - 1} of {FRAMES} rows)" in note
+
+
 def test_a_sequence_with_a_first_box_alone_is_tracked_and_not_scored(tmp_path: Path) -> None:
     folder, out = tmp_path / "mine", tmp_path / "results"
     build(tree_of("own", "folders"), folder, ["open", "secret"], FRAMES, SIZE)

@@ -42,6 +42,7 @@ class Truth:
         aux_boxes: (K, 4) boxes in the second modality, where both are annotated (RGBT234); None where not.
         attributes: Challenges.
         size: Width and height of its images in pixels, where they are known and the data set's scores depend on them.
+        rows: How many rows its file has, where these are others: of the frames that are there.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Truth:
     aux_boxes: NDArray[np.float64] | None = None
     attributes: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
+    rows: int | None = None
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -120,8 +122,10 @@ def load_truths(
     return [replace(truth, size=truth.size or size) for truth in truths]
 
 
-def _load(dataset: str, split: str, annotations: Path | None, root: Path | None, data_root: Path | None) -> list[Truth]:
-    """As `load_truths`, with the sequences that cannot be scored."""
+def _load(
+    dataset: str, split: str, annotations: Path | None, root: Path | None, data_root: Path | None, strict: bool = True
+) -> list[Truth]:
+    """As `load_truths`, with the sequences that cannot be scored; without `strict`, flags that are missing count as present."""
     check_split(dataset, split)
     own = is_own(dataset)
     if dataset not in DATASETS and ":" not in dataset and not own:
@@ -138,17 +142,27 @@ def _load(dataset: str, split: str, annotations: Path | None, root: Path | None,
     missing = [name for name in names or () if name not in found]
     warn_missing(f"{dataset}/{split}", missing, len(names or ()), place)
     attributes = _attribute_reader(dataset)
-    return [_read(name, *found[name], attributes) for name in names or sorted(found, key=natural) if name in found]
+    return [_read(name, *found[name], attributes, strict) for name in names or sorted(found, key=natural) if name in found]
 
 
 def truths_of(sequences: List[Sequence], dataset: str, split: str, root: Path | None, data_root: Path | None) -> list[Truth]:
-    """The annotations of sequences with frames: as they lie on disk, for data sets with a toolkit. See `public`."""
+    """The annotations of sequences with frames: as they lie on disk, for data sets with a toolkit. See `public`.
+
+    Where frames are missing, or surplus, or flags are, it is what the reader of the frames has made of them.
+    """
     if dataset not in LAYOUTS:
         return [truth_of(sequence) for sequence in sequences]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the readers of the frames have said it
-        annotated = {truth.name: truth for truth in _load(dataset, split, None, root, data_root)}
-    return [annotated.get(sequence.name) or truth_of(sequence) for sequence in sequences]
+        annotated = {truth.name: truth for truth in _load(dataset, split, None, root, data_root, strict=False)}
+    return [_fit(annotated.get(sequence.name), truth_of(sequence)) for sequence in sequences]
+
+
+def _fit(annotated: Truth | None, read: Truth) -> Truth:
+    """The annotation as it is in its files; as it was read where that has another number of rows."""
+    if annotated is None or len(annotated.boxes) == len(read.boxes):
+        return annotated or read
+    return replace(read, size=annotated.size, rows=len(annotated.boxes))
 
 
 def _listed_names(dataset: str, split: str, place: Path) -> tuple[str, ...] | None:
@@ -265,14 +279,15 @@ def _matches(tree: Files, pattern: str) -> Iterator[tuple[str, str]]:
 Attributes = Callable[[str, _Spot], tuple[str, ...]]
 
 
-def _read(name: str, path: str, spot: _Spot, attributes: Attributes) -> Truth:
+def _read(name: str, path: str, spot: _Spot, attributes: Attributes, strict: bool) -> Truth:
     boxes = read_boxes(_as_path(spot.tree[path]))
     flags = next(((file, present) for pattern, present in spot.layout.flags if (file := spot.find(pattern, name))), None)
     present = None
     if flags:
         present = read_flags(_as_path(flags[0]), flags[1])
-        if len(present) != len(boxes):
+        if strict and len(present) != len(boxes):
             raise UserError(f"{flags[0]}: {len(present)} flags for the {len(boxes)} boxes of {spot.tree[path]}.")
+        present = np.concatenate([present, np.ones(max(0, len(boxes) - len(present)), bool)])[: len(boxes)]
         present = orient_flags(present, boxes, name)
     second = spot.find(spot.layout.second, name) if spot.layout.second else None
     aux_boxes = read_boxes(_as_path(second)) if second else None
