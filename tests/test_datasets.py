@@ -476,6 +476,17 @@ def test_the_same_sequence_twice_is_read_once_with_a_warning(tmp_path: Path) -> 
     assert sequence.rgb[0].is_relative_to(tmp_path / "a")
 
 
+def test_what_macos_adds_to_archives_is_no_sequence(tmp_path: Path) -> None:
+    names = first_of("depthtrack")
+    build(tree_of("depthtrack", "as released"), tmp_path / "test", names)
+    for file in ("color/._00000001.jpg", "._groundtruth.txt"):
+        path = tmp_path / "__MACOSX" / "test" / names[0] / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\0\5\x16\7")
+    (sequence,) = read("depthtrack", tmp_path)
+    assert sequence.rgb[0].is_relative_to(tmp_path / "test")
+
+
 def test_annotation_in_a_tree_of_its_own_is_no_sequence(tmp_path: Path) -> None:
     names = first_of("coesot", 2)
     build(tree_of("coesot", "as released"), tmp_path / "test", names)

@@ -19,6 +19,8 @@ from mstrack.errors import UserError, warn
 
 DEPTH = 4
 """How far below its root a dataset's sequences may lie."""
+SHADOWS = (".", "__MACOSX")
+"""How names of folders begin that are not searched: hidden ones, and what macOS adds to archives, a tree like the real one."""
 
 
 class Item(NamedTuple):
@@ -219,7 +221,7 @@ def walk(folder: Path, levels: int = DEPTH) -> Iterator[tuple[Path, set[str], li
     """
     try:
         with os.scandir(folder) as entries:
-            kinds = {entry.name: bool(levels) and not entry.name.startswith(".") and _is_folder(entry) for entry in entries}
+            kinds = {entry.name: bool(levels) and not entry.name.startswith(SHADOWS) and _is_folder(entry) for entry in entries}
     except OSError as error:
         warn(folder.name, "folder", f"{error.filename or folder} cannot be read: {error.strerror}.")
         return
