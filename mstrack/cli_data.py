@@ -58,15 +58,14 @@ def check(
             bars[0](done, total, text)
 
         report = run(name, root, split, data_root, headers, decode, workers, advance, modality)
-    write_json(out, report.to_json())
-    print_table(
-        f"{name} in {report.root or 'the cache'}" if report.root or ":" not in name else name, *report.split_table(), "lrrrl"
-    )
+    where = report.root or ("" if ":" in name else "the cache")
+    print_table(f"{name} in {where}" if where else name, *report.split_table(), "lrrrl")
     if report.findings:
         print_table("findings", *report.table(), "llrl")
     levels = [f"{level}s: {sum(finding.level == level for finding in report.findings)}" for level in LEVELS]
     if not decode:
         say("images were not decoded: --decode finds damaged, blank and repeated ones")
+    write_json(out, report.to_json())
     say(f"{'   '.join(levels)}   all of them: {out}")
     raise typer.Exit(1 if report.errors else 0)
 

@@ -462,6 +462,9 @@ def test_check_ends_with_0_1_or_2(lasher: Path, tmp_path: Path) -> None:
     assert "DataWarning" not in done.stderr
     assert json.loads((tmp_path / "check.json").read_text())["errors"] == 0
     truncate(lasher)
+    done = mst("data", "check", "lasher", "--root", lasher, "--out", tmp_path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "findings" in done.stdout  # what was found is said although it cannot be written
     done = mst("data", "check", "lasher", "--root", lasher, "--decode", "--out", tmp_path / "found.json", cwd=tmp_path)
     assert done.returncode == 1
     assert "truncated" in re.sub(r"\s+", " ", done.stdout)
