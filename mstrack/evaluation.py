@@ -24,7 +24,7 @@ from mstrack.metrics.ope import SequenceScore, Summary
 from mstrack.metrics.protocols import find_protocol, metrics_of, protocol_of
 from mstrack.models.network import Network
 from mstrack.provenance import trained_encoding, trained_modality, trained_recipe, warn_of_modality
-from mstrack.rawresults import RawResults
+from mstrack.rawresults import RawResults, some
 from mstrack.report import Method, Report, table_rows, write_report
 from mstrack.results import Track, check_names, read_object, read_track, write_json
 from mstrack.scoring import describe, score_results, stamp
@@ -114,8 +114,8 @@ def evaluate(
         precision: Of a network's numbers, `fp32` or `bf16`.
 
     Raises:
-        UserError: Unknown names; another modality than the dataset's; or `out` holds results of another checkpoint, precision,
-            policy or list.
+        UserError: Unknown names; another modality than the dataset's; frames lack it, and the policy is `error`; or `out`
+            holds results of another checkpoint, precision, policy or list.
     """
     convention = find_protocol(protocol or protocol_of(on)).name
     given = dict(arguments or {})
@@ -139,6 +139,8 @@ def evaluate(
         raise UserError(f"{used['name']}: {used['sequences']} of {used['of']} sequences can be read, and all are asked for.")
     folder = Path(out)
     read_as = {"modality": sequences[0].modality, "encoding": encoding, "missing": check_policy(missing)}
+    if missing == "error" and isinstance(follower, NetworkFollower) and follower.network.modalities > 1:
+        _refuse_lacking(sequences)
     reading = {**read_as, "dataset arguments": given}
     _claim(folder, {"dataset": on, "split": split, **reading, **follower.identify(), "list": used})
     speed = track_sequences(follower, sequences, folder, workers, progress, missing)
@@ -152,6 +154,17 @@ def _as_follower(model: Network | Follower | str | Path, batch: int, device: str
     if isinstance(model, str | Path):
         model = checkpoint.load(model)
     return NetworkFollower(model, batch, device, backend, precision) if isinstance(model, Network) else model
+
+
+def _refuse_lacking(sequences: list[Sequence]) -> None:
+    """Say what is known to be missing before hours of tracking end there."""
+    counts = {s.name: sum(file is None for file in s.aux or ()) for s in sequences}
+    lacking = [f"{s.name} ({counts[s.name]} of {len(s)})" for s in sequences if counts[s.name]]
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} of {len(sequences)} sequences lack {sequences[0].modality} frames, and the network needs them:"
+            f" {some(lacking)}. Go on without by the policy zero, copy or last (--missing, or missing=...)."
+        )
 
 
 def _say_where(follower: Follower) -> str:

@@ -220,6 +220,17 @@ def test_what_the_reader_forgives_is_scored(tmp_path: Path) -> None:
     assert f"{surplus.name} ({FRAMES} of {FRAMES + 1} rows), {lost.name} ({FRAMES - 1} of {FRAMES} rows)" in note
 
 
+def test_frames_that_are_known_to_be_missing_end_no_tracking_half_way(tmp_path: Path) -> None:
+    made = miniature("lasher", "as released", tmp_path / "LasHeR", FRAMES, SIZE)
+    whole, lacking = made["test"]
+    (tmp_path / "LasHeR" / lacking / "infrared" / f"i_{FRAMES:05d}.jpg").unlink()
+    out = tmp_path / "results"
+    with pytest.raises(UserError, match=rf"1 of 2 sequences lack thermal frames.*: {lacking} \(1 of {FRAMES}\).*--missing"):
+        evaluate("mst-tiny-thermal", "lasher", out, data_root=tmp_path)
+    assert not out.exists()
+    assert set(evaluate("mst-tiny-thermal", "lasher", out, data_root=tmp_path, missing="last").tracks) == {whole, lacking}
+
+
 def test_a_sequence_with_a_first_box_alone_is_tracked_and_not_scored(tmp_path: Path) -> None:
     folder, out = tmp_path / "mine", tmp_path / "results"
     build(tree_of("own", "folders"), folder, ["open", "secret"], FRAMES, SIZE)
