@@ -21,6 +21,7 @@ from mstrack.data.splits import read_list
 from mstrack.errors import DataWarning, UserError
 from mstrack.evaluation import evaluate
 from mstrack.metrics.protocols import protocol_of
+from mstrack.rawresults.export import export_paths
 from mstrack.results import read_track
 from mstrack.training import train
 
@@ -253,6 +254,8 @@ def test_a_sequence_with_a_first_box_alone_is_tracked_and_not_scored(tmp_path: P
     with pytest.raises(UserError, match=f"nothing can be scored.*results are in {out}"):
         evaluate("mst-tiny-thermal", str(folder), out)
     assert not (out / "scores.json").exists()
+    ((_, files),) = export_paths([out], str(folder), tmp_path / "server", to="got10k")  # as that message says
+    assert {file.parent.name for file in files} == {"open", "secret"}
 
 
 def test_processes_of_torchrun_share_the_sequences(tmp_path: Path) -> None:

@@ -491,6 +491,7 @@ def test_the_official_files(tmp_path: Path) -> None:
         "lasher": {"T/boy.txt": "1,2,3.5,4\nnan,nan,nan,nan\n"},
         "fe108": {"T/boy.txt": "1\t2\t3.5\t4\nnan\tnan\tnan\tnan\n"},
         "got10k": {"T/boy/boy_001.txt": "1,2,3.5,4\nnan,nan,nan,nan\n"},
+        "trackingnet": {"T/boy.txt": "1,2,3.5,4\nnan,nan,nan,nan\n"},
         "depthtrack": {
             "T/rgbd-unsupervised/boy/boy_001.txt": "1\nnan,nan,nan,nan\n",
             "T/rgbd-unsupervised/boy/boy_001_confidence.value": "\n0.25\n",
@@ -525,8 +526,8 @@ def test_a_folder_is_exported_by_the_names_of_the_list(tmp_path: Path) -> None:
     place(tmp_path / "in", {f"U/{name}.txt": lines(RESULTS["boy"])})
     with pytest.raises(UserError, match=r"2 trackers \(T, U\) and one name, 'mine'"):
         export_paths([tmp_path / "in"], "lasher", tmp_path / "out", name="mine")
-    with pytest.raises(UserError, match="unknown format 'lasot'"):
-        export_paths([tmp_path / "in"], "lasot", tmp_path / "out")
+    with pytest.raises(UserError, match="unknown format 'coco'"):
+        export_paths([tmp_path / "in"], "coco", tmp_path / "out")
 
 
 def test_the_given_box_is_exported_where_it_is_known(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def load_truths(
     root: Path | None = None,
     data_root: Path | None = None,
     size: tuple[int, int] | None = None,
+    scorable: bool = True,
 ) -> list[Truth]:
     """The annotations of a split, every row of them: leading frames without the target are not cut off.
 
@@ -113,12 +114,14 @@ def load_truths(
         root: The data set's own folder, where `annotations` is None; None: it is looked for, see `roots.py`.
         data_root: Where to look for it.
         size: Width and height in pixels of the images that are not there.
+        scorable: Whether sequences with a first box alone are left out, see `public`.
 
     Raises:
         UserError: Unknown names; none of the sequences is there; or a file is malformed, or has another number of rows than
             the one beside it.
     """
-    truths = public(dataset, _load(dataset, split, annotations, root, data_root))
+    truths = _load(dataset, split, annotations, root, data_root)
+    truths = public(dataset, truths) if scorable else truths
     return [replace(truth, size=truth.size or size) for truth in truths]
 
 

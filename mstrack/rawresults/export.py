@@ -59,7 +59,9 @@ FORMATS = {
     "fe108": _flat("NAME", "\t"),
     "got10k": Export(_got10k, "NAME/SEQ/SEQ_001.txt"),
     "lasher": _flat("NAME", ","),
+    "lasot": _KIT,
     "rgbt234": _flat("NAME", ","),
+    "trackingnet": _flat("NAME", ","),
     "visevent": _KIT,
     "vot": _VOT,
     "vot-rgbd": _VOT,
@@ -132,7 +134,7 @@ def export_paths(
     if to not in FORMATS:
         raise UserError(unknown("format", to, FORMATS) + " Name one with --format.")
     listed = split != "all" and split in split_names(dataset) and annotations is None and root is None
-    truths = [] if listed else load_truths(dataset, split, annotations, root, data_root)
+    truths = [] if listed else load_truths(dataset, split, annotations, root, data_root, scorable=False)
     names = read_list(dataset, split).names if listed else tuple(truth.name for truth in truths)
     found = read_all(paths, names, {truth.name: truth.boxes for truth in truths}, form)
     if name is not None and len(found) > 1:
