@@ -275,7 +275,10 @@ def _say_settings(folder: Path) -> dict[str, str]:
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write or compare `run.json`: results of two trackers or lists never mix in one folder."""
+    """Write or compare `run.json`: results of two trackers or lists never mix in one folder.
+
+    What is finished under the policy `error` lacked nothing, and is the same under every other one.
+    """
     path = folder / "run.json"
     identity = json.loads(json.dumps(identity, default=str))  # as it will be read: lists for tuples, text for paths
     was = read_object(path)
@@ -284,6 +287,8 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         write_json(path, {**identity, "mstrack": __version__})
         return
     differing = [key for key, value in identity.items() if was.get(key, UNSAID.get(key)) != value]
-    if differing:
+    if differing == ["missing"] and was.get("missing") == "error":
+        write_json(path, {**was, "missing": identity["missing"]})
+    elif differing:
         detail = "; ".join(f"{key}: {was.get(key)} there, {identity[key]} now" for key in differing)
         raise UserError(f"{folder} holds results of another run ({detail}). Name another folder with --out, or remove it.")

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 from commands import mst
@@ -230,6 +232,23 @@ def test_frames_that_are_known_to_be_missing_end_no_tracking_half_way(tmp_path: 
         evaluate("mst-tiny-thermal", "lasher", out, data_root=tmp_path)
     assert not out.exists()
     assert set(evaluate("mst-tiny-thermal", "lasher", out, data_root=tmp_path, missing="last").tracks) == {whole, lacking}
+
+
+def test_a_dead_sensor_costs_nothing_that_is_finished(tmp_path: Path) -> None:
+    made = miniature("lasher", "as released", tmp_path / "LasHeR", FRAMES, SIZE)
+    sound, dead = made["test"]
+    path = tmp_path / "LasHeR" / dead / "infrared" / f"i_{FRAMES:05d}.jpg"
+    path.write_bytes(cv2.imencode(".jpg", np.zeros(SIZE, np.uint8))[1].tobytes())
+    out = tmp_path / "results"
+    with pytest.raises(UserError, match="a dead sensor"):
+        evaluate("mst-tiny-thermal", "lasher", out, data_root=tmp_path, batch=1)
+    finished = (out / f"{sound}.txt").stat().st_mtime_ns
+    result = evaluate("mst-tiny-thermal", "lasher", out, data_root=tmp_path, missing="zero")
+    assert (out / f"{sound}.txt").stat().st_mtime_ns == finished
+    assert result.tracks[dead].lacking == (FRAMES - 1,)
+    assert json.loads((out / "run.json").read_text())["missing"] == "zero"
+    with pytest.raises(UserError, match="missing: zero there, last now"):
+        evaluate("mst-tiny-thermal", "lasher", out, data_root=tmp_path, missing="last")
 
 
 def test_a_sequence_with_a_first_box_alone_is_tracked_and_not_scored(tmp_path: Path) -> None:
