@@ -347,7 +347,7 @@ def test_a_malformed_line_is_an_error_with_file_and_line_and_all_such_are_told_a
     made = build(tree_of("visevent", "renamed"), tmp_path, first_of("visevent", 7))
     for name in made:
         (tmp_path / name / "groundtruth.txt").write_text("1,2,3,4\n1,2,3\n")
-    with pytest.raises(UserError, match=r"groundtruth\.txt, line 2: '1,2,3' is not a box(?s:.*)and 2 more\.") as caught:
+    with pytest.raises(UserError, match=r"groundtruth\.txt, line 2: '1,2,3' is not a box(?s:.*)and 2 more:") as caught:
         read("visevent", tmp_path)
     assert str(caught.value).count("is not a box") == 5
 

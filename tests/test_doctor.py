@@ -17,7 +17,7 @@ import pytest
 from commands import mst
 
 from mstrack import cli
-from mstrack.data import doctor
+from mstrack.data import doctor, load_sequences
 from mstrack.data.doctor import check, checked_splits, official_counts
 from mstrack.data.doctor.findings import Counts, Report
 from mstrack.data.doctor.inspection import find_gap
@@ -193,6 +193,19 @@ def test_several_errors_of_a_reader_are_several_findings(lasher: Path) -> None:
     assert len(report.errors) == 2
     assert report.splits[0].found == Counts()
     assert report.split_table()[1][0][1] == "- of 245"
+
+
+def test_all_sequences_that_cannot_be_read_are_found_and_the_message_says_what_to_do(tmp_path: Path) -> None:
+    """An archive of which half is unpacked."""
+    names = read_list("lasher", "test").names[:8]
+    layouts.build(layouts.tree_of("lasher", "as released"), tmp_path, names)
+    for name in names[1:]:
+        shutil.rmtree(tmp_path / name / "infrared")
+    report = examine(tmp_path)
+    assert all(any(f"sequence '{name}'" in finding.text for finding in report.errors) for name in names[1:])
+    assert len(report.errors) == 7
+    with pytest.raises(UserError, match=rf"'{names[5]}'.*has no folder infrared.*\n.*and 2 more.*\n.*or move the folders away"):
+        load_sequences("lasher", "test", tmp_path)
 
 
 def test_boxes_that_reach_out_are_only_counted(lasher: Path) -> None:

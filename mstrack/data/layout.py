@@ -158,11 +158,21 @@ def find_apart(folder: Path, root: Path, names: Iterable[str]) -> Path | None:
     return next((parent / name for parent in above for name in names if (parent / name).is_file()), None)
 
 
+class UnreadableSequencesError(UserError):
+    """Sequences that cannot be read: the message says why of five of them, `each` of all."""
+
+    def __init__(self, each: List[str]) -> None:
+        rest = [f"and {len(each) - 5} more: `mst data check` lists all."] if len(each) > 5 else []
+        rest.append("Put that right, or move the folders away: for sequences that are not there a warning is enough.")
+        super().__init__("\n".join([*each[:5], *rest]))
+        self.each = each
+
+
 def read_each(folders: Iterable[Path], read: Callable[[Path], Sequence | None]) -> list[Sequence]:
     """All sequences but those without a target; what is wrong with several of them is said at once.
 
     Raises:
-        UserError: What is wrong with the first five, and how many more there are.
+        UnreadableSequencesError: What is wrong with each.
     """
     found, wrong = [], []
     for folder in folders:
@@ -174,7 +184,7 @@ def read_each(folders: Iterable[Path], read: Callable[[Path], Sequence | None]) 
         if sequence is not None:
             found.append(sequence)
     if wrong:
-        raise UserError("\n".join(wrong[:5]) + (f"\nand {len(wrong) - 5} more." if len(wrong) > 5 else ""))
+        raise UnreadableSequencesError(wrong)
     return found
 
 

@@ -14,6 +14,7 @@ from mstrack.data import OWN, load_sequences
 from mstrack.data.doctor import inspection
 from mstrack.data.doctor.findings import Counts, Finding, Report, SequenceFacts, SplitFacts
 from mstrack.data.doctor.survey import count_sequences, recognise
+from mstrack.data.layout import UnreadableSequencesError
 from mstrack.data.own import split_folder
 from mstrack.data.roots import find_root, is_own
 from mstrack.data.sequence import Sequence
@@ -173,7 +174,8 @@ def _load(report: Report, dataset: str, split: str, folder: Path | None, modalit
         try:
             return load_sequences(dataset, split, folder, modality)
         except UserError as error:
-            report.findings += [Finding("error", "reader", f"{dataset}/{split}", line) for line in _sentences(str(error))]
+            said = error.each if isinstance(error, UnreadableSequencesError) else _sentences(str(error))
+            report.findings += [Finding("error", "reader", f"{dataset}/{split}", line) for line in said]
             return []
 
 
