@@ -155,6 +155,12 @@ def test_small_targets_are_not_drawn() -> None:
         candidates(Group([sequence], min_size=2.0), PAIRING)
 
 
+def test_sequences_that_are_too_short_to_train_on_are_named() -> None:
+    whole, short = still(30, list(range(30))).sequence, dataclasses.replace(still(6, [1]).sequence, name="short")
+    with pytest.warns(DataWarning, match=r"1 of 2 sequences are left out.*20 frames \(data\.min_frames\).*: short"):
+        assert len(candidates(Group([whole, short]), dataclasses.replace(PAIRING, min_frames=20))) == 1
+
+
 def test_frames_without_their_second_modality_are_not_drawn() -> None:
     sequence = still(6, [0, 1, 2, 3, 5], aux=[Path("a"), None, Path("c"), Path("d"), Path("e"), None]).sequence
     assert visible_frames(sequence, PAIRING).tolist() == [0, 2, 3]

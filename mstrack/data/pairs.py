@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mstrack.data.crops import jitter
 from mstrack.data.sequence import Sequence, check_policy
 from mstrack.data.stills import Stills
-from mstrack.errors import UserError
+from mstrack.errors import UserError, warn
 
 ATTEMPTS = 100
 """Draws of frames, and of crops, before a sample is given up with an error."""
@@ -98,21 +98,26 @@ class StillCandidates(List[Candidate]):
 def candidates(group: Group, pairing: Pairing) -> List[Candidate]:
     """The sequences that pairs are drawn from: those with enough frames, of which more than twice the drawn ones are visible.
 
+    A warning names the others.
+
     Raises:
         UserError: There is none, or a sequence lacks the second modality.
     """
     usable: List[Candidate]
+    left_out: list[str] = []
+    size = f" larger than {group.min_size:g} pixels (min_size)" if group.min_size else ""
+    need = f"each needs {pairing.min_frames} frames (data.min_frames) and more than 4 with a visible target{size}"
     if isinstance(group.sequences, Stills):
         usable = StillCandidates(group.sequences.above(group.min_size))
     else:
-        found = (Candidate(s, visible_frames(s, pairing, group.min_size)) for s in group.sequences)
+        found = [Candidate(s, visible_frames(s, pairing, group.min_size)) for s in group.sequences]
         usable = [c for c in found if _is_usable(c, pairing)]
+        left_out = [c.sequence.name for c in found if not _is_usable(c, pairing)]
     if not usable:
-        size = f" larger than {group.min_size:g} pixels (min_size)" if group.min_size else ""
-        raise UserError(
-            f"none of {len(group.sequences)} sequence(s) can be trained on: each needs {pairing.min_frames} frames"
-            f" (data.min_frames) and more than 4 with a visible target{size}."
-        )
+        raise UserError(f"none of {len(group.sequences)} sequence(s) can be trained on: {need}.")
+    if left_out:
+        names = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+        warn("training", "short", f"{len(left_out)} of {len(group.sequences)} sequences are left out, for {need}: {names}")
     lacking = next((c.sequence.name for c in usable if c.sequence.aux is None), None) if pairing.modalities == 2 else None
     if lacking is not None:
         raise UserError(f"sequence '{lacking}' has no second modality, and the model needs one: set data.modality.")
