@@ -1,17 +1,21 @@
 """What a run is: five checked sections, read from a YAML recipe and `key=value` overrides. Nothing has a default elsewhere."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path, PurePath
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mstrack.errors import UserError
 from mstrack.registry import unknown
 from mstrack.yamltext import parse_yaml
+
+Folder = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # noqa: PTH111 - never raises
+"""A folder in a recipe: a leading `~` is the home folder, for no shell has read it."""
 
 
 class Section(BaseModel):
@@ -33,7 +37,7 @@ class Source(Section):
 
     name: str = Field(description="a name of `mst list datasets`, module:function, or a folder of your own data")
     split: str = Field(description="which of the dataset's splits")
-    root: Path | None = Field(None, description="its folder; none: it is looked for below run.data_root")
+    root: Folder | None = Field(None, description="its folder; none: it is looked for below run.data_root")
     weight: float = Field(1.0, gt=0, description="how often it is drawn, relative to the other sources")
     min_size: float = Field(0.0, ge=0, description="pixels; a target is drawn where its width and height are both above")
     arguments: dict[str, Any] = Field({}, description="further keyword arguments of the dataset function")
@@ -77,7 +81,7 @@ class DataConfig(Section):
     scaled_decode: bool = Field(
         True, description="decode JPEG at 1/2, 1/4 or 1/8 where a crop shrinks as much anyway (and cache is 0)"
     )
-    crops: Path | None = Field(None, description="folder of a cache made by `mst data cache`; none: the dataset's own files")
+    crops: Folder | None = Field(None, description="folder of a cache made by `mst data cache`; none: the dataset's own files")
     cache: float = Field(
         0.0, ge=0, description="GB of decoded frames that each loading process keeps: for data that fits there; 0: none"
     )
@@ -133,8 +137,8 @@ class TrainConfig(Section):
 class RunConfig(Section):
     """Where and how it runs; nothing here changes what is computed, `device` and `compile` at most the rounding."""
 
-    out: Path = Field(Path("runs/unnamed"), description="folder of the run")
-    data_root: Path | None = Field(None, description="where datasets are looked for; none: $MST_DATA, or ./data")
+    out: Folder = Field(Path("runs/unnamed"), description="folder of the run")
+    data_root: Folder | None = Field(None, description="where datasets are looked for; none: $MST_DATA, or ./data")
     device: str = Field("auto", description="cpu, cuda, cuda:1, or auto")
     workers: int = Field(2, ge=0, description="loading processes per training process; 0: none")
     save_every: int = Field(500, ge=1, description="optimizer steps between saved states")

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from mstrack.config import Config, dump_config, load_config, recipe_names
+from mstrack.data.roots import data_roots
 from mstrack.errors import UserError
 from mstrack.registry import TUNINGS, resolve
 from mstrack.yamltext import parse_yaml
@@ -126,6 +127,15 @@ def test_modules_of_the_current_folder_are_found_by_mst_too(tmp_path: Path, monk
         resolve("tunings", "lies_here:Method")
     monkeypatch.chdir(tmp_path)
     assert resolve("tunings", "lies_here:Method").__name__ == "Method"
+
+
+def test_the_home_folder_is_known_where_no_shell_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MST_DATA", "~/sets")
+    config = load_config("paper", ["data.train=[{name: lasher, split: train, root: ~/LasHeR}]", "run.out=~/runs/a"])
+    assert config.data.train[0].root == tmp_path / "LasHeR"
+    assert config.run.out == tmp_path / "runs" / "a"
+    assert data_roots() == [tmp_path / "sets"]
 
 
 def test_a_mapping_may_hold_paths_and_tuples_and_is_copied() -> None:

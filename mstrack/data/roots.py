@@ -21,7 +21,8 @@ def data_roots(given: Path | None = None) -> list[Path]:
     """The folders that datasets are looked for in: the given one, else those of `$MST_DATA`, else `./data`."""
     if given is not None:
         return [given]
-    named = [Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    parts = os.environ.get(VARIABLE, "").split(os.pathsep)
+    named = [Path(os.path.expanduser(part)) for part in parts if part]  # noqa: PTH111 - never raises
     return named or [Path("data")]
 
 
