@@ -11,10 +11,10 @@ and sequences of one frame always: a still is drawn too seldom to be worth a fol
 import dataclasses
 import hashlib
 import json
-import os
 import weakref
 import zlib
 from collections.abc import Iterator
+from io import FileIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,21 +88,19 @@ class Tiles:
         if not patch.size:
             return patch
         first, last = columns.start // TILE - self._column, (columns.stop - 1) // TILE - self._column
-        file = os.open(self._path, os.O_RDONLY)
         try:
-            head = os.pread(file, 4 * self._rows * self._columns, self._offset)
-            ends = np.cumsum(np.frombuffer(head, "<u4"), dtype=np.int64) + self._offset + len(head)
-            for row in range(rows.start // TILE - self._row, (rows.stop - 1) // TILE - self._row + 1):
-                bounds = [self._offset + len(head), *ends.tolist()]
-                bounds = bounds[row * self._columns + first : row * self._columns + last + 2]
-                data = os.pread(file, bounds[-1] - bounds[0], bounds[0])
-                for column, (start, stop) in enumerate(pairwise(bounds), first):
-                    tile = self._decode(data[start - bounds[0] : stop - bounds[0]], row + self._row, column + self._column)
-                    _paste(tile, (row + self._row) * TILE, (column + self._column) * TILE, patch, rows, columns)
+            with self._path.open("rb", buffering=0) as file:
+                head = _read_at(file, self._offset, 4 * self._rows * self._columns)
+                ends = np.cumsum(np.frombuffer(head, "<u4"), dtype=np.int64) + self._offset + len(head)
+                for row in range(rows.start // TILE - self._row, (rows.stop - 1) // TILE - self._row + 1):
+                    bounds = [self._offset + len(head), *ends.tolist()]
+                    bounds = bounds[row * self._columns + first : row * self._columns + last + 2]
+                    data = _read_at(file, bounds[0], bounds[-1] - bounds[0])
+                    for column, (start, stop) in enumerate(pairwise(bounds), first):
+                        tile = self._decode(data[start - bounds[0] : stop - bounds[0]], row + self._row, column + self._column)
+                        _paste(tile, (row + self._row) * TILE, (column + self._column) * TILE, patch, rows, columns)
         except (OSError, ValueError, zlib.error, cv2.error) as error:
             raise UserError(f"{self._where}: {self._path} is damaged ({error}): run `mst data cache` again.") from error
-        finally:
-            os.close(file)
         return patch
 
     def _decode(self, data: bytes, row: int, column: int) -> NDArray[np.uint8]:
@@ -180,13 +178,15 @@ class CropCache:
 
 def _read_record(entry: Entry, number: int, where: str) -> NDArray[Any]:
     try:
-        file = os.open(entry.path, os.O_RDONLY)
-        try:
-            return np.frombuffer(os.pread(file, RECORD.itemsize, entry.table + RECORD.itemsize * number), RECORD)[0]
-        finally:
-            os.close(file)
+        with entry.path.open("rb", buffering=0) as file:
+            return np.frombuffer(_read_at(file, entry.table + RECORD.itemsize * number, RECORD.itemsize), RECORD)[0]
     except (OSError, ValueError, IndexError) as error:
         raise UserError(f"{where}: {entry.path} is damaged ({error}): run `mst data cache` again.") from error
+
+
+def _read_at(file: FileIO, offset: int, count: int) -> bytes:
+    file.seek(offset)
+    return file.read(count)
 
 
 def open_entry(folder: Path, sequence: Sequence, verify: bool = False) -> Entry | None:
