@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ BEAT = 15.0
 """Seconds between two signs of life of a process that holds claims."""
 LOST = 120.0
 """Seconds of silence after which a process on another machine counts as dead."""
+SILENT = "alive"
+"""When a process began, where the system does not say: its number may be another's by now."""
 
 
 _HELD: set[Path] = set()
@@ -155,7 +158,9 @@ class Claims:
         try:
             owner = json.loads(text)
             if owner["machine"] == _machine():
-                return bool(owner == _identity(owner["pid"]))
+                found = _identity(owner["pid"])
+                if owner != found or found["started"] != SILENT:
+                    return bool(owner == found)
         except (ValueError, KeyError, TypeError):
             pass  # not written to the end: by one who has just begun, or died of it
         try:
@@ -203,16 +208,17 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in the words of Linux; "alive" where those are not to be had; "" where it is dead."""
+    """When a process began, in the words of Linux; `SILENT` where those are not to be had; "" where it is dead."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
     except OSError:
         pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except OSError:
-        pass
-    return "alive"
+    if sys.platform != "win32":  # there, signal 0 is Ctrl-C
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except OSError:
+            pass
+    return SILENT

@@ -49,6 +49,17 @@ build([scene], Pairing(template_size=32, search_size=64, min_frames=1), folder /
 tiles, whole = CropCache(folder / "crops").find(scene, 0, 1), scene.open_aux(0)
 print((tiles[5:250, 7:300] == whole.raw[5:250, 7:300]).all())
 """
+CLAIMS = """
+read, pathlib.Path.readlink = pathlib.Path.read_text, hide
+pathlib.Path.read_text = lambda path, **options: hide(path) if str(path).startswith("/proc") else read(path, **options)
+sys.platform = "win32"
+from mstrack.claims import Claims
+folder = pathlib.Path(sys.argv[1])
+mine, other = Claims(folder), Claims(folder)
+taken = mine.take("a"), other.take("a")
+os.utime(mine.held["a"], (0, 0))
+print(*taken, other.is_free("a"))
+"""
 
 
 def run_poor(code: str, *arguments: str, before: str = "") -> str:
@@ -66,3 +77,7 @@ def test_every_module_is_imported() -> None:
 
 def test_crops_are_read_from_the_cache(tmp_path: Path) -> None:
     assert run_poor(CROPS, str(tmp_path)).split() == ["True"]
+
+
+def test_a_claim_lasts_as_long_as_there_are_signs_of_life(tmp_path: Path) -> None:
+    assert run_poor(CLAIMS, str(tmp_path)).split() == ["True", "False", "True"]
