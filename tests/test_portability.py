@@ -60,6 +60,13 @@ taken = mine.take("a"), other.take("a")
 os.utime(mine.held["a"], (0, 0))
 print(*taken, other.is_free("a"))
 """
+TRAX = """
+from mstrack.errors import UserError
+from mstrack.foreign.process import TrackerProcess
+with contextlib.suppress(UserError):
+    TrackerProcess("python tracker.py", 1.0)
+    sys.exit("it was started")
+"""
 
 
 def run_poor(code: str, *arguments: str, before: str = "") -> str:
@@ -81,3 +88,7 @@ def test_crops_are_read_from_the_cache(tmp_path: Path) -> None:
 
 def test_a_claim_lasts_as_long_as_there_are_signs_of_life(tmp_path: Path) -> None:
     assert run_poor(CLAIMS, str(tmp_path)).split() == ["True", "False", "True"]
+
+
+def test_a_tracker_over_trax_is_refused_in_words() -> None:
+    run_poor(TRAX)

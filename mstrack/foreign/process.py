@@ -46,6 +46,11 @@ class TrackerProcess:
     """
 
     def __init__(self, command: str, timeout: float) -> None:
+        if not hasattr(os, "killpg"):
+            raise UserError(
+                "trackers over TraX are started and ended by means that this system lacks: use Linux, macOS or WSL; a class"
+                " (--tracker module:Class) runs anywhere."
+            )
         self._timeout = timeout
         self._heard: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self._printed: deque[str] = deque(maxlen=LAST_WORDS)
@@ -141,7 +146,8 @@ class TrackerProcess:
         self._hang_up()
         for way in (None, signal.SIGTERM, signal.SIGKILL):
             if way is not None and self._process.poll() is None:
-                os.killpg(self._process.pid, way)
+                with suppress(OSError):  # it has just ended
+                    os.killpg(self._process.pid, way)
             try:
                 self._process.wait(GRACE)
                 break
