@@ -58,9 +58,9 @@ def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; see `replacing`."""
+    """Write a text file, whole or not at all, the same bytes on every system; see `replacing`."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", newline="\n")
 
 
 BESIDE = ("confidence", "missing")
