@@ -4,6 +4,8 @@ import os
 import platform
 from pathlib import Path
 
+from mstrack.errors import UserError
+
 
 def usable_cores() -> int:
     """Cores that this process may run on."""
@@ -11,9 +13,17 @@ def usable_cores() -> int:
 
 
 def cache_root() -> Path:
-    """Where what is made once and kept goes, cached crops or compiled code: `$MST_CACHE`, or `mstrack` in the user's cache."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mstrack"
-    return Path(os.environ.get("MST_CACHE") or user)
+    """Where what is made once and kept goes, cached crops or compiled code: `$MST_CACHE`, or `mstrack` in the user's cache.
+
+    Raises:
+        UserError: The user has no home, and nothing says where else.
+    """
+    if chosen := os.environ.get("MST_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mstrack"
+    except RuntimeError as error:
+        raise UserError("this user has no home folder, where a cache would be: MST_CACHE=FOLDER says where else.") from error
 
 
 def describe_processor(*fields: str) -> str:

@@ -64,6 +64,7 @@ SIDEWAYS = {
     ("claims", "errors"),
     ("yamltext", "errors"),
     ("filetree", "errors"),
+    ("machine", "errors"),
     ("checkpoint", "published"),
     ("checkpoint", "tensorfile"),
     ("published", "unpickling"),

@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mstrack.errors import UserError
+from mstrack.machine import cache_root
+
 POOR = """
 import contextlib, importlib, os, pathlib, pkgutil, signal, socket, sys
 import cv2, numpy
@@ -92,3 +97,15 @@ def test_a_claim_lasts_as_long_as_there_are_signs_of_life(tmp_path: Path) -> Non
 
 def test_a_tracker_over_trax_is_refused_in_words() -> None:
     run_poor(TRAX)
+
+
+def test_a_user_without_a_home_names_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")  # what Python says where no user has this number
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert cache_root() == Path(os.environ["MST_CACHE"])
+    monkeypatch.delenv("MST_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(UserError, match="MST_CACHE=FOLDER"):
+        cache_root()

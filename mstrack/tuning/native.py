@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mstrack.errors import UserError
 from mstrack.machine import cache_root, describe_processor
 from mstrack.tuning.ranks import tensor_bits
 from mstrack.tuning.rules import Rule
@@ -175,7 +176,7 @@ def load_library() -> ctypes.CDLL | None:
         library = _load(kept) or _build(compiler, kept)
         library.room_size.restype = ctypes.c_int64
         return library
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, UserError):
         return None
 
 

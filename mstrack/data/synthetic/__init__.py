@@ -141,7 +141,8 @@ def generate(
                         shutil.rmtree(remains, ignore_errors=True)
                 _make_split(root, seed, name, counts, workers, step)
     except OSError as error:
-        raise UserError(f"the embedded benchmark cannot be written to {root}: {error.strerror or error}.") from error
+        other = " MST_CACHE=FOLDER names another cache." if root.name.startswith("synthetic-v") else ""
+        raise UserError(f"the embedded benchmark cannot be written to {root}: {error.strerror or error}.{other}") from error
     return root
 
 
