@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -476,3 +478,27 @@ def test_the_extent_holds_its_share_of_crops() -> None:
     assert (reach <= extent.margin).mean() == pytest.approx(0.98, abs=0.01)
     assert (side / 256 >= extent.shrinkage).mean() == pytest.approx(0.98, abs=0.01)
     assert find_extent(Pairing(search_jitter=(0.0, 0.0)), 0.98) == pytest.approx((4.0, 2 / 128))
+
+
+FULL = """
+import resource, torch
+from mstrack.data.sampling import load_keys
+
+
+class Large(torch.utils.data.Dataset):
+    def __getitem__(self, key):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        return torch.zeros(1 << 20)
+
+
+if __name__ == "__main__":
+    next(load_keys(Large(), [(0, [0])], 1))
+"""
+
+
+def test_a_batch_that_shared_memory_cannot_hold_is_not_waited_for(tmp_path: Path) -> None:
+    script = tmp_path / "full.py"
+    script.write_text(FULL)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=240)
+    assert "cannot hand over" in done.stderr
+    assert "RuntimeError: DataLoader worker" in done.stderr

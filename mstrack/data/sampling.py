@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as List
+from multiprocessing import queues
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -216,8 +217,15 @@ def _calm(_: int) -> None:
     """
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+    setattr(queues.Queue, "_on_queue_feeder_error", staticmethod(_give_up))  # noqa: B010 - the hook has no public name
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _give_up(error: Exception, _: object) -> None:
+    """End a loading process that cannot hand a batch over, for lack of shared memory: it would be waited for for ever."""
+    os.write(2, f"a loading process cannot hand over what it has read: {error}\n".encode())
+    os._exit(1)
 
 
 def batches_of(samples: int, batch: int, rank: int = 0, world: int = 1, skip: int = 0) -> list[list[int]]:
