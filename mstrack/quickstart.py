@@ -99,7 +99,8 @@ def run(out: Path, modality: str, seeds: int, from_scratch: bool, begin: Begin) 
     report = _assemble(sequences, zero_shot, runs, modality, seeds, foundation)
     path = out / "report.html"
     write_report(path, report)
-    return Result(table_rows(report), [*report.notes, summarise_findings(report)], path)
+    alone = ["One run of each method: the intervals say nothing about other seeds (--seeds N)."] if seeds == 1 else []
+    return Result(table_rows(report), [*report.notes, summarise_findings(report), *alone], path)
 
 
 def learning_rate(row: Row, modality: str) -> float:
