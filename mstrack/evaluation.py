@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mstrack import __version__, checkpoint
@@ -31,6 +32,8 @@ from mstrack.scoring import describe, score_results, stamp
 
 UNSAID = {"precision": "fp32"}
 """What holds for a `run.json` that does not say it."""
+ROUNDING = 1e-3
+"""Pixels by which a box in a result file may differ from the one that was written."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,9 @@ def evaluate(
         _refuse_lacking(sequences)
     reading = {**read_as, "dataset arguments": given}
     _claim(folder, {"dataset": on, "split": split, **reading, **follower.identify(), "list": used})
+    for sequence in sequences:
+        if (folder / f"{sequence.name}.txt").is_file():
+            _read_result(folder, sequence)
     speed = track_sequences(follower, sequences, folder, workers, progress, missing)
     truths = truths_of(sequences, on, split, root, data_root)
     return score_folder(folder, sequences, truths, on, split, convention, speed, _say_where(follower))
@@ -196,15 +202,7 @@ def score_folder(
         UserError: A sequence has no result, or its result another number of rows; nothing can be scored; the protocol does
             not take it.
     """
-    tracks = {}
-    for sequence in sequences:
-        track = read_track(folder, sequence.name)
-        if track is None or len(track.boxes) != len(sequence):
-            found = "no result" if track is None else f"{len(track.boxes)} rows"
-            raise UserError(
-                f"{folder}, sequence '{sequence.name}': {found}, expected {len(sequence)} rows. Remove it and track again."
-            )
-        tracks[sequence.name] = track
+    tracks = {sequence.name: _read_result(folder, sequence) for sequence in sequences}
     try:
         truths = public(dataset, truths)
     except UserError as error:
@@ -233,6 +231,25 @@ def score_folder(
 def say_long_term(result: Evaluation) -> str:
     """F, Pr and Re in a line; empty where the dataset is not scored by them."""
     return ", ".join(f"{measure} {value:.1f}" for measure, value in (result.long_term or {}).items())
+
+
+def _read_result(folder: Path, sequence: Sequence) -> Track:
+    """What was tracked of a sequence that may have changed since.
+
+    Raises:
+        UserError: Nothing, another number of frames, or from another first box.
+    """
+    track = read_track(folder, sequence.name)
+    if track is None:
+        found = "no result"
+    elif len(track.boxes) != len(sequence):
+        found = f"{len(track.boxes)} rows, expected {len(sequence)}"
+    elif not np.allclose(track.boxes[0], sequence.boxes[0], rtol=0, atol=ROUNDING, equal_nan=True):
+        began, begins = (", ".join(f"{value:g}" for value in box) for box in (track.boxes[0], sequence.boxes[0]))
+        found = f"it was tracked from the first box {began}, which is {begins} now"
+    else:
+        return track
+    raise UserError(f"{folder}, sequence '{sequence.name}': {found}. Remove it and track again.")
 
 
 def write_single_report(

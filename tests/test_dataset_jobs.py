@@ -251,6 +251,27 @@ def test_a_dead_sensor_costs_nothing_that_is_finished(tmp_path: Path) -> None:
         evaluate("mst-tiny-thermal", "lasher", out, data_root=tmp_path, missing="last")
 
 
+def test_results_of_a_sequence_that_has_changed_since_are_refused_before_anything_is_tracked(tmp_path: Path) -> None:
+    folder, out = tmp_path / "mine", tmp_path / "results"
+    build(tree_of("own", "folders"), folder, ["one", "two"], FRAMES, SIZE)
+    (folder / "data.yaml").write_text("modality: thermal\n")
+    result = evaluate("mst-tiny-thermal", str(folder), out)
+    (out / "two.txt").unlink()
+    annotation = folder / "test" / "one" / "groundtruth.txt"
+    first, *rest = annotation.read_text().splitlines()
+    x, *others = map(float, first.split(","))
+    moved = ",".join(f"{value:g}" for value in (x + 2, *others))
+    annotation.write_text("\n".join([moved, *rest]) + "\n")
+    with pytest.raises(
+        UserError, match=r"'one': it was tracked from the first box .*, which is .* now. Remove it and track again"
+    ):
+        evaluate("mst-tiny-thermal", str(folder), out)
+    assert not (out / "two.txt").exists()
+    (out / "one.txt").unlink()
+    again = evaluate("mst-tiny-thermal", str(folder), out)
+    assert again.tracks["one"].boxes[0, 0] == result.tracks["one"].boxes[0, 0] + 2
+
+
 def test_a_sequence_with_a_first_box_alone_is_tracked_and_not_scored(tmp_path: Path) -> None:
     folder, out = tmp_path / "mine", tmp_path / "results"
     build(tree_of("own", "folders"), folder, ["open", "secret"], FRAMES, SIZE)
