@@ -42,7 +42,8 @@ def show(
     explain: Annotated[bool, typer.Option("--explain", help="Say above each key what it means.")] = False,
 ) -> None:
     """Print the whole configuration that a recipe and overrides make, defaults included."""
-    from mstrack.config import dump_config, explain_keys, load_config
+    from mstrack.config import dump_config, load_config
+    from mstrack.keys import explain_keys
 
     text = dump_config(load_config(recipe, overrides or ()))
     typer.echo(explain_keys(text) if explain else text, nl=False)

@@ -1,7 +1,6 @@
 """What a run is: five checked sections, read from a YAML recipe and `key=value` overrides. Nothing has a default elsewhere."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path, PurePath
@@ -203,33 +202,6 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def explain_keys(text: str) -> str:
-    """What `dump_config` wrote, with a comment above each key that says what it means; a recipe still."""
-    lines: list[str] = []
-    above: list[tuple[int, str]] = []
-    for line in text.splitlines():
-        found = re.match(r"( *(?:- )?)(\w+):", line)
-        if found:
-            indent, key = len(found[1]), found[2]
-            above = [*((place, part) for place, part in above if place < indent), (indent, key)]
-            meaning = _meaning([part for _, part in above])
-            lines += [f"{found[1].partition('-')[0]}# {meaning}"] if meaning else []
-        lines.append(line)
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _meaning(keys: list[str]) -> str:
-    """The description of a dotted key, or of the section that it is; empty where there is none."""
-    section: Any = Config
-    for key in keys:
-        field = section.model_fields.get(key) if _is_section(section) else None
-        if field is None:
-            return ""
-        section = _section_of(field.annotation)
-        said = field.description or ((section.__doc__ or "") if section else "")
-    return said.partition("\n")[0].rstrip(".")
-
-
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
     folder = resources.files("mstrack") / "recipes"
@@ -335,11 +307,11 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
     section: Any = Config
     for part in location:
         if isinstance(part, str) and part in section.model_fields:
-            section = _section_of(section.model_fields[part].annotation) or section
+            section = section_of(section.model_fields[part].annotation) or section
     return list(section.model_fields)
 
 
-def _section_of(annotation: Any) -> Any:
+def section_of(annotation: Any) -> Any:
     """The section that a field holds, or several of; None where it holds none."""
     return next((a for a in (annotation, *get_args(annotation)) if _is_section(a)), None)
 

@@ -14,6 +14,7 @@ LAYERS = {
     0: ("boxes", "registry", "results", "claims", "errors", "filetree", "machine", "yamltext"),
     1: (*FOLDERS, "config", "capture"),
     2: (
+        "keys",
         "losses",
         "checkpoint",
         "published",
