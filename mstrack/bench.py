@@ -130,7 +130,7 @@ def _load(source: Network | str | Path) -> Network | Path:
 def _usual(device: torch.device) -> tuple[tuple[str, ...], dict[str, str]]:
     """Backends that make sense on a device, and why others do not."""
     if device.type == "cpu":
-        return ("eager", "onednn", "onnx"), {"compiled": "gains nothing on a CPU; --backend compiled measures it."}
+        return ("eager", "onednn", "onnx"), {"compiled": "gains little on a CPU; --backend compiled measures it."}
     if has_cuda():
         return ("eager", "graph", "compiled", "onnx"), {}
     return ("eager", "graph", "compiled"), {"onnx": "there is no onnxruntime-gpu here; --backend onnx measures it on the CPU."}
