@@ -170,7 +170,8 @@ def fill(model: Network, tensors: Mapping[str, Tensor], assign: bool = False) ->
 def _fill(model: Network, weights: _Weights, file: Path, assign: bool = False, resize_positions: bool = False) -> None:
     """Rename a file's entries for the model and fill it; errors name the file and what it is."""
     try:
-        same = file.suffix == ".safetensors" and weights.name == getattr(model, "name", None) is not None
+        is_ours = file.suffix == ".safetensors" and weights.name is not None
+        same = is_ours and weights.name == getattr(model, "name", None)  # an error then says which entries differ
         tensors = dict(weights.tensors) if same else model.remap(weights.tensors)
         if resize_positions:
             for key, value in model.state_dict().items():

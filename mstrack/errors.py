@@ -1,6 +1,7 @@
 """What a user is told: the one error that is shown without a traceback, and what is wrong with data but can be lived with."""
 
 import warnings
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -27,3 +28,9 @@ class DataWarning(UserWarning):
 def warn(sequence: str, kind: str, text: str) -> None:
     """Issue a `DataWarning`."""
     warnings.warn(DataWarning(sequence, kind, text), stacklevel=3)
+
+
+def some(names: Iterable[str], shown: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
+    listed = list(names)
+    return ", ".join(listed[:shown]) + (f" and {len(listed) - shown} more" if len(listed) > shown else "")

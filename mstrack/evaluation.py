@@ -18,14 +18,14 @@ from mstrack.data.sequence import check_policy
 from mstrack.data.splits import describe_list
 from mstrack.data.truths import Truth, public, truths_of
 from mstrack.distributed import choose_device, torchrun_rank
-from mstrack.errors import UserError
+from mstrack.errors import UserError, some
 from mstrack.following import Follower, NetworkFollower, Progress, Speed, track_sequences
 from mstrack.machine import describe_processor, usable_cores
 from mstrack.metrics.ope import SequenceScore, Summary
 from mstrack.metrics.protocols import find_protocol, metrics_of, protocol_of
 from mstrack.models.network import Network
 from mstrack.provenance import trained_encoding, trained_modality, trained_recipe, warn_of_modality
-from mstrack.rawresults import RawResults, some
+from mstrack.rawresults import RawResults
 from mstrack.report import Method, Report, table_rows, write_report
 from mstrack.results import Track, check_names, read_object, read_track, write_json
 from mstrack.scoring import describe, score_results, stamp
@@ -199,8 +199,8 @@ def score_folder(
     What has a first box alone is not scored.
 
     Raises:
-        UserError: A sequence has no result, or its result another number of rows; nothing can be scored; the protocol does
-            not take it.
+        UserError: A sequence has no result, or one of another number of rows or another first box; nothing can be scored; the
+            protocol does not take it.
     """
     tracks = {sequence.name: _read_result(folder, sequence) for sequence in sequences}
     try:
@@ -222,9 +222,9 @@ def score_folder(
         write_json(folder / "scores.json", {**described, "stamp": stamp(dataset, split, truths, protocol)})
     # Rows that a reader has cut off in front are scored by the protocol, but are no frames of the sequence.
     scores = [replace(score, iou=score.iou[s.first :]) for s, score in zip(sequences, scored.scores.values(), strict=True)]
-    sure = None if scored.long_term is None else dict(scored.long_term)
+    long_term = None if scored.long_term is None else dict(scored.long_term)
     return Evaluation(
-        sequences, tracks, scores, scored.summary, sure, speeds["file_to_box"], speeds["network"], protocol, folder
+        sequences, tracks, scores, scored.summary, long_term, speeds["file_to_box"], speeds["network"], protocol, folder
     )
 
 
@@ -241,8 +241,8 @@ def _read_result(folder: Path, sequence: Sequence) -> Track:
     """
     track = read_track(folder, sequence.name)
     if track is None:
-        found = "no result"
-    elif len(track.boxes) != len(sequence):
+        raise UserError(f"{folder}, sequence '{sequence.name}': no result. Track again.")
+    if len(track.boxes) != len(sequence):
         found = f"{len(track.boxes)} rows, expected {len(sequence)}"
     elif not np.allclose(track.boxes[0], sequence.boxes[0], rtol=0, atol=ROUNDING, equal_nan=True):
         began, begins = (", ".join(f"{value:g}" for value in box) for box in (track.boxes[0], sequence.boxes[0]))
@@ -269,7 +269,8 @@ def write_single_report(
         subtitle=f"{len(result.sequences)} sequences, {result.summary.frames} scored frames",
         methods=[Method(name, name, result.scores, result.fps, tracked)],
         sequences=result.sequences,
-        settings=({"long-term": said} if (said := say_long_term(result)) else {}) | _say_settings(result.folder),
+        settings=_say_settings(result.folder),
+        notes=[f"long-term: {say_long_term(result)}"] if result.long_term else [],
         protocol=result.protocol,
         reproduce=[command],
     )

@@ -35,12 +35,12 @@ def kept_bytes(network: Network, pairs: int = 1, precision: str = "fp32") -> int
 
     device = network.position_search.device
     crops = [torch.zeros(part.shape, device=device) for part in network.inputs(pairs)]
-    statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
     half = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), half:
-        prediction = network(*crops)
-    network.load_state_dict(statistics, strict=False)
-    del prediction
+        network(*crops)
+    for buffer, before in statistics:
+        buffer.copy_(before)
     return sum(tensor.untyped_storage().nbytes() for pointer, tensor in kept.items() if pointer not in owned)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from mstrack import __version__
 from mstrack.data.splits import describe_list
 from mstrack.data.truths import Truth
-from mstrack.errors import UserError
+from mstrack.errors import UserError, some
 from mstrack.metrics import longterm, ope
 from mstrack.metrics.longterm import LongTermSummary
 from mstrack.metrics.ope import SequenceScore, Summary
 from mstrack.metrics.protocols import find_protocol, metrics_of, protocol_of
 from mstrack.metrics.uncertainty import interval
-from mstrack.rawresults import RawResults, read_all, some
+from mstrack.rawresults import RawResults, read_all
 from mstrack.rawresults.form import Form
 from mstrack.results import Track
 

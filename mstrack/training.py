@@ -114,8 +114,9 @@ def _run(config: Config, place: Place, progress: Progress, interrupted: Callable
         with optimizer.evaluation_weights(choice):
             save_model(made, network, config, lists, step, reached, choice, place)
     prepare_blocks(network, config)
-    with _uncompiled(config):
-        refuse_what_does_not_fit(network, config, share)
+    if step < total:
+        with _uncompiled(config):
+            refuse_what_does_not_fit(network, config, share)
     recorded = record_passes(model, config, place)
     journal = ending.enter_context(closing(Journal(out, step, config.run.tensorboard, place.first)))
     watch = Watch(place.device)

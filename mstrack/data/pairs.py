@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mstrack.data.crops import jitter
 from mstrack.data.sequence import Sequence, check_policy
 from mstrack.data.stills import Stills
-from mstrack.errors import UserError, warn
+from mstrack.errors import UserError, some, warn
 
 ATTEMPTS = 100
 """Draws of frames, and of crops, before a sample is given up with an error."""
@@ -111,13 +111,14 @@ def candidates(group: Group, pairing: Pairing) -> List[Candidate]:
         usable = StillCandidates(group.sequences.above(group.min_size))
     else:
         found = [Candidate(s, visible_frames(s, pairing, group.min_size)) for s in group.sequences]
-        usable = [c for c in found if _is_usable(c, pairing)]
-        left_out = [c.sequence.name for c in found if not _is_usable(c, pairing)]
+        fit = [_is_usable(candidate, pairing) for candidate in found]
+        usable = [candidate for candidate, fits in zip(found, fit, strict=True) if fits]
+        left_out = [candidate.sequence.name for candidate, fits in zip(found, fit, strict=True) if not fits]
     if not usable:
         raise UserError(f"none of {len(group.sequences)} sequence(s) can be trained on: {need}.")
     if left_out:
-        names = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
-        warn("training", "short", f"{len(left_out)} of {len(group.sequences)} sequences are left out, for {need}: {names}")
+        text = f"{len(left_out)} of {len(group.sequences)} sequences are left out, for {need}: {some(left_out, 5)}"
+        warn("training", "short", text)
     lacking = next((c.sequence.name for c in usable if c.sequence.aux is None), None) if pairing.modalities == 2 else None
     if lacking is not None:
         raise UserError(f"sequence '{lacking}' has no second modality, and the model needs one: set data.modality.")

@@ -12,7 +12,7 @@ from typing import Any
 from mstrack.data.layout import Tree, describe_tree, natural
 from mstrack.data.sequence import Sequence
 from mstrack.data.stills import Stills
-from mstrack.errors import UserError, warn
+from mstrack.errors import UserError, some, warn
 from mstrack.registry import unknown
 
 HELD_OUT, OFFICIAL = "val", "train-official"
@@ -129,8 +129,7 @@ def warn_missing(listed: str, missing: List[str], count: int, place: Path, what:
         what: What they are.
     """
     if missing:
-        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        warn(listed, "missing", f"{len(missing)} of {count} {what} are not in {place}: {names}")
+        warn(listed, "missing", f"{len(missing)} of {count} {what} are not in {place}: {some(missing, 5)}")
 
 
 def _read(dataset: str, split: str) -> tuple[str, ...]:

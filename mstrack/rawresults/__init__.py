@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mstrack.boxes import Boxes
 from mstrack.data.splits import read_list, split_names
-from mstrack.errors import UserError
+from mstrack.errors import UserError, some
 from mstrack.filetree import File, is_archive, list_files
 from mstrack.rawresults.form import Form, interpret
 from mstrack.rawresults.layout import RESULT_FOLDER, Place, locate
@@ -133,12 +133,6 @@ def read_all(
         except UserError as error:
             raise UserError(f"{error}{_whose(path)}") from error
     return _tell_apart(found)
-
-
-def some(names: Iterable[str], shown: int = 3) -> str:
-    """The first names of a list, and how many more there are."""
-    listed = list(names)
-    return ", ".join(listed[:shown]) + (f" and {len(listed) - shown} more" if len(listed) > shown else "")
 
 
 def _label(path: Path, trackers: Iterable[str]) -> dict[str, str]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mstrack.data.splits import read_list, split_names
 from mstrack.data.truths import load_truths
-from mstrack.errors import UserError
-from mstrack.rawresults import RawResults, read_all, some
+from mstrack.errors import UserError, some
+from mstrack.rawresults import RawResults, read_all
 from mstrack.rawresults.form import Form
 from mstrack.registry import unknown
 from mstrack.results import Track, write_text

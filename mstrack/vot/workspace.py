@@ -16,7 +16,7 @@ from mstrack.data.layout import NUMBERED, find_sequences
 from mstrack.data.roots import find_root
 from mstrack.data.sequence import Sequence
 from mstrack.data.splits import read_list, split_names
-from mstrack.errors import UserError, warn
+from mstrack.errors import UserError, some, warn
 from mstrack.results import write_text
 from mstrack.vot.process import CHANNELS, check_modality
 
@@ -99,9 +99,9 @@ class _Plan:
             path for path, to in self.links.items() if os.path.lexists(path) and not (path.exists() and path.samefile(to))
         ]
         if other:
-            listed = ", ".join(map(str, other[:5])) + (f" and {len(other) - 5} more" if len(other) > 5 else "")
             raise UserError(
-                f"there is something else already at {listed}. Name another folder, or remove it; nothing was written."
+                f"there is something else already at {some(map(str, other), 5)}. Name another folder, or"
+                " remove it; nothing was written."
             )
         for path, target in self.links.items():
             try:

@@ -10,7 +10,7 @@ from mstrack.data.events.folders import DESCRIPTION, find_fault, read_descriptio
 from mstrack.data.events.recipes import RECIPES, find_recipe
 from mstrack.data.images import FrameFile
 from mstrack.data.layout import Files, first_folder, list_frames
-from mstrack.errors import UserError, warn
+from mstrack.errors import UserError, some, warn
 
 RECIPE = "interval"
 """How events are painted where nobody says otherwise: the paper's rule. (`exposure`, the rule of the published frames, leaves
@@ -82,7 +82,7 @@ def _take(made: Path, numbers: List[int]) -> List[FrameFile | None]:
     lacking = [name for name in wanted if name not in there]
     if not lacking:
         return Files(made, wanted)
-    named = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+    named = some(lacking, 5)
     warn(made.parent.name, "pairs", f"{made} lacks the frames of {len(lacking)} of {len(wanted)} colour frames: {named}.")
     return [made / name if name in there else None for name in wanted]
 
